@@ -1,0 +1,93 @@
+"""What CI runs, and what may be run before a change is sent in.
+
+nox                    lint, test and dist
+nox -s twin            only bring the blocking twin up to date (-- --check: only compare)
+nox -s test -- -k fork hand arguments to pytest
+nox -s servers clients the tests against many servers, and against many versions of redis-py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2"
+nox.options.sessions = ["lint", "test", "dist"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+SERVERS = ["redis-6.2", "redis-7.2", "redis-8.2", "valkey-8.1", "valkey-9.1"]
+"""Of tools/fetch_servers.py: the oldest that is promised, and what people run."""
+
+CLIENTS = ["redis==5.0.0", "redis==5.3.1", "redis==6.4.0", "redis==7.1.0", "redis>=8,<9"]
+"""The oldest redis-py that is promised, and the last of each line since."""
+
+
+def groups(*names: str) -> list[str]:
+    """Return the requirements of dependency groups."""
+    return list(nox.project.dependency_groups(PYPROJECT, *names))
+
+
+@nox.session
+def twin(session: nox.Session) -> None:
+    """Generate src/redsync/_sync and tests/_sync."""
+    session.install(*groups("gen"))
+    session.run("python", "tools/gen_sync.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style and types, the types of the generated twins included."""
+    session.install("-e", ".[demo]", *groups("lint"))
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("python", "tools/gen_sync.py", silent=True)
+    session.run("mypy")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the tests with the Python that runs nox."""
+    session.install("-e", ".[demo]", *groups("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def dist(session: nox.Session) -> None:
+    """Build the sdist, from it the wheel, and use the wheel with nothing but what it requires."""
+    session.install("build")
+    out = Path(session.create_tmp()).resolve()
+    for old in [*out.glob("*.whl"), *out.glob("*.tar.gz")]:
+        old.unlink()
+    # Without an option, `build` makes the wheel from the sdist and not from the checkout.
+    session.run("python", "-m", "build", "--outdir", str(out))
+    [wheel] = out.glob("*.whl")
+    [sdist] = out.glob("*.tar.gz")
+    bare = out / "bare"
+    session.run("python", "-m", "venv", "--clear", str(bare))
+    python = str(bare / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", str(wheel), external=True)
+    checks = Path("tools/check_dist.py").resolve()
+    session.run(python, "-I", str(checks), str(wheel), str(sdist), external=True)
+
+
+@nox.session
+@nox.parametrize("server", SERVERS, ids=SERVERS)
+def servers(session: nox.Session, server: str) -> None:
+    """Run the tests against another server."""
+    folder = Path(".servers").resolve()
+    session.install("-e", ".[demo]", *groups("test"))
+    session.run("python", "tools/fetch_servers.py", str(folder), server)
+    executable = str(folder / server / "server")
+    session.run("pytest", *session.posargs, env={"REDSYNC_SERVER": executable})
+
+
+@nox.session
+@nox.parametrize("hiredis", [False, True], ids=["plain", "hiredis"])
+@nox.parametrize("redis", CLIENTS, ids=CLIENTS)
+def clients(session: nox.Session, redis: str, hiredis: bool) -> None:
+    """Run the tests with another redis-py, with or without its parser in C."""
+    parser = ["hiredis"] if hiredis else []
+    session.install("-e", ".[demo]", redis, *parser, *groups("test"))
+    session.run("pytest", *session.posargs)

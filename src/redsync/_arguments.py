@@ -1,0 +1,55 @@
+"""What callers hand in, checked before anything is sent; each error names the argument and its value."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from .exceptions import RedisSemaphoreCountError
+
+MAX_COUNT: Final = 4096
+
+MIN_PERMIT_TTL: Final = 0.1
+"""Seconds. A shorter lease would leave no time for a renewal over a real network."""
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """How long to wait, in seconds: `None` for ever, 0 for one try."""
+    if timeout is None:
+        return None
+    value = _number("timeout", timeout)
+    if math.isnan(value) or value < 0:
+        raise ValueError(f"timeout must be None or at least 0 seconds, not {timeout!r}")
+    return None if math.isinf(value) else value
+
+
+def checked_ttl(argument: str, ttl: float, minimum: float) -> float:
+    """A lease, in seconds."""
+    value = _number(argument, ttl)
+    if not minimum <= value < math.inf:  # refuses NaN too
+        raise ValueError(f"{argument} must be finite and at least {minimum} seconds, not {ttl!r}")
+    return value
+
+
+def checked_count(count: int) -> int:
+    """The number of permits."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
+        raise RedisSemaphoreCountError(
+            f"count must be a whole number from 1 to {MAX_COUNT}, not {count!r}"
+        )
+    return count
+
+
+def checked_text(argument: str, text: str, *, empty: bool = False) -> str:
+    """A name that goes into a key, or an identifier."""
+    if not isinstance(text, str):
+        raise TypeError(f"{argument} must be a str, not {text!r}")
+    if not text and not empty:
+        raise ValueError(f"{argument} must not be empty")
+    return text
+
+
+def _number(argument: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{argument} must be a number of seconds, not {value!r}")
+    return float(value)

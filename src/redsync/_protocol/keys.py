@@ -1,0 +1,77 @@
+"""Names of keys. All keys of one object share a hash tag, so that a cluster keeps them on one node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_CRC16 = []
+for _byte in range(256):
+    _crc = _byte << 8
+    for _ in range(8):
+        _crc = (_crc << 1) ^ 0x1021 if _crc & 0x8000 else _crc << 1
+    _CRC16.append(_crc & 0xFFFF)
+
+
+@dataclass(frozen=True)
+class SemaphoreKeys:
+    """The keys of one semaphore, and the stem of the keys that end a blocked wait."""
+
+    free: bytes
+    held: bytes
+    meta: bytes
+    wake: bytes
+
+    @classmethod
+    def of(cls, prefix: str, name: str) -> SemaphoreKeys:
+        """The keys of the semaphore `name`."""
+        stem = _stem(prefix, name)
+        return cls(stem + b":free", stem + b":held", stem + b":meta", stem + b":wake:")
+
+
+@dataclass(frozen=True)
+class EventKeys:
+    """The keys of one event, and the stem of the keys that end a blocked wait."""
+
+    signals: bytes
+    open: bytes
+    sets: bytes
+    wake: bytes
+
+    @classmethod
+    def of(cls, prefix: str, name: str) -> EventKeys:
+        """The keys of the event `name`."""
+        stem = _stem(prefix, name)
+        return cls(stem + b":signals", stem + b":open", stem + b":sets", stem + b":wake:")
+
+
+def _stem(prefix: str, name: str) -> bytes:
+    """`prefix:{name}`, or `prefix:name` where the name brings a hash tag of its own.
+
+    So `x` and `{x}` are the same object.
+    """
+    stem = f"{prefix}:{name}" if _tag(name.encode()) else f"{prefix}:{{{name}}}"
+    key = stem.encode()
+    if _tag(key) is None:
+        raise ValueError(
+            f"the key {stem!r}, made of key_prefix {prefix!r} and name {name!r}, has no hash tag: "
+            "a cluster would scatter the keys of this object; leave out the braces"
+        )
+    return key
+
+
+def _tag(key: bytes) -> bytes | None:
+    """What a cluster hashes instead of the whole key, if anything.
+
+    Only the first `{` counts, up to the next `}`, and only if there is something in between.
+    """
+    start = key.find(b"{")
+    end = key.find(b"}", start + 1)
+    return key[start + 1 : end] if 0 <= start < end - 1 else None
+
+
+def slot_of(key: bytes) -> int:
+    """The cluster's hash slot of a key: CRC16 (XMODEM) modulo 16384, as its specification says."""
+    crc = 0
+    for byte in _tag(key) or key:
+        crc = ((crc << 8) & 0xFFFF) ^ _CRC16[(crc >> 8) ^ byte]
+    return crc % 16384

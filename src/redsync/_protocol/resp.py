@@ -1,0 +1,115 @@
+"""RESP2, the wire format: commands to bytes, bytes to replies.
+
+Our connections always speak RESP2, whatever the user's client speaks: its replies are the same
+for every server version, and a parser for it is short. redis-py's own parsers are not used on the
+hot path, as they cost several times as much (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from typing import Union
+
+from redis import exceptions
+
+Reply = Union[int, bytes, None, "list[Reply]", exceptions.RedisError]
+"""What a server answers. An error is a value here: in an array it stands for one command of many."""
+
+Argument = Union[bytes, str, int]
+
+_ERRORS: dict[str, type[exceptions.RedisError]] = {
+    "ASK": exceptions.AskError,
+    "CLUSTERDOWN": exceptions.ClusterDownError,
+    "EXECABORT": exceptions.ExecAbortError,
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "MOVED": exceptions.MovedError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "OOM": exceptions.OutOfMemoryError,
+    "READONLY": exceptions.ReadOnlyError,
+    "TRYAGAIN": exceptions.TryAgainError,
+    "WRONGPASS": exceptions.AuthenticationError,
+}
+
+
+def pack(*arguments: Argument) -> bytes:
+    """One command."""
+    return b"*%d\r\n" % len(arguments) + pack_arguments(arguments)
+
+
+def pack_arguments(arguments: tuple[Argument, ...]) -> bytes:
+    """The arguments of a command, without the header that counts them."""
+    parts = []
+    for argument in arguments:
+        if isinstance(argument, bytes):
+            data = argument
+        elif isinstance(argument, str):
+            data = argument.encode()
+        else:
+            data = b"%d" % argument
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+def error(text: str) -> exceptions.RedisError:
+    """The exception that redis-py has for an error reply."""
+    code, _, rest = text.partition(" ")
+    kind = _ERRORS.get(code)
+    return kind(rest) if kind else exceptions.ResponseError(text.removeprefix("ERR "))
+
+
+class Parser:
+    """Replies out of a stream of bytes, however it is cut."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def feed(self, data: bytes) -> list[Reply]:
+        """The replies that `data` completes."""
+        if self._buffer:
+            data = self._buffer + data
+        replies: list[Reply] = []
+        position = 0
+        try:
+            while position < len(data):
+                reply, position = _parse(data, position)
+                replies.append(reply)
+        except _Incomplete:
+            pass
+        self._buffer = data[position:]
+        return replies
+
+
+class _Incomplete(Exception):
+    """The reply goes on in bytes that have not come yet."""
+
+
+def _parse(data: bytes, position: int) -> tuple[Reply, int]:
+    end = data.find(b"\r\n", position)
+    if end < 0:
+        raise _Incomplete
+    kind, line, after = data[position], data[position + 1 : end], end + 2
+    if kind == 36:  # $: a string of known length
+        length = int(line)
+        if length < 0:
+            return None, after
+        stop = after + length
+        if len(data) < stop + 2:
+            raise _Incomplete
+        return data[after:stop], stop + 2
+    if kind == 58:  # :
+        return int(line), after
+    if kind == 43:  # +
+        return line, after
+    if kind == 42:  # *: an array
+        if line == b"-1":
+            return None, after
+        items: list[Reply] = []
+        for _ in range(int(line)):
+            item, after = _parse(data, after)
+            items.append(item)
+        return items, after
+    if kind == 45:  # -
+        return error(line.decode(errors="replace")), after
+    raise exceptions.InvalidResponse(f"not a RESP2 reply: {data[position : end + 2]!r}")

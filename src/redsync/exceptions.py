@@ -1,0 +1,60 @@
+"""Every exception of redsync, common to both worlds; errors of redis-py pass through as they are."""
+
+from __future__ import annotations
+
+__all__ = [
+    "RedisEventError",
+    "RedisEventTimeoutError",
+    "RedisSemaphoreCountError",
+    "RedisSemaphoreCountMismatchError",
+    "RedisSemaphoreError",
+    "RedisSemaphoreNotAcquiredError",
+    "RedisSemaphorePermitLostError",
+    "RedisSemaphoreTimeoutError",
+    "RedsyncError",
+]
+
+
+class RedsyncError(Exception):
+    """Whatever redsync itself refuses or reports."""
+
+
+class RedisSemaphoreError(RedsyncError):
+    """Something about a semaphore."""
+
+
+class RedisSemaphoreTimeoutError(RedisSemaphoreError, TimeoutError):
+    """No permit came free in time; the caller holds none."""
+
+
+class RedisSemaphoreNotAcquiredError(RedisSemaphoreError):
+    """`release()` was called, but there is no permit to give back."""
+
+
+class RedisSemaphorePermitLostError(RedisSemaphoreError):
+    """The lease of a permit ran out, or its slot went to somebody else, while it was in use.
+
+    What the permit protected may have been done by two at once: compare fences.
+    """
+
+
+class RedisSemaphoreCountError(RedisSemaphoreError, ValueError):
+    """The number of permits is not a whole number from 1 to 4096."""
+
+
+class RedisSemaphoreCountMismatchError(RedisSemaphoreError):
+    """The semaphore exists with another number of permits; nothing was changed."""
+
+
+class RedisEventError(RedsyncError):
+    """Something about an event."""
+
+
+class RedisEventTimeoutError(RedisEventError, TimeoutError):
+    """No signal came in time; none was taken."""
+
+
+# Tracebacks show the name that users import.
+for _name in __all__:
+    globals()[_name].__module__ = "redsync"
+del _name

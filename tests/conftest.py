@@ -1,0 +1,78 @@
+"""A server for the run, and twins that are never stale."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from .support.proxy import FaultProxy
+
+# Before anything imports redsync, or the conftest.py of a generated folder: pytest reads that one
+# ahead of pytest_configure if it is told to run that folder.  Under xdist the controller does it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
+    from gen_sync import PACKAGE, TESTS, generate
+
+    for tree in (PACKAGE, TESTS):
+        generate(tree)
+
+from redsync.cli.server import Server, find_server
+
+
+def pytest_report_header() -> str:
+    """Say which server and which client the tests run with."""
+    try:
+        parser = f"hiredis {version('hiredis')}"
+    except PackageNotFoundError:
+        parser = "no hiredis"
+    return f"redis-py {version('redis')}, {parser}, server {find_server()}"
+
+
+@pytest.fixture(scope="session")
+def shared_server() -> Iterator[Server]:
+    """One server for the whole run, on a port and on a unix socket; not emptied."""
+    # With the default of 10 Hz, a blocking command's timeout is up to 100 ms late.
+    with Server("--hz", "100", tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Server:
+    """The server of the run, empty."""
+    if not shared_server.running:  # a test has killed it
+        shared_server.start()
+    shared_server.resume()  # a test has suspended it
+    assert shared_server.ask("FLUSHALL") == "+OK"
+    return shared_server
+
+
+@pytest.fixture
+def make_server() -> Iterator[Callable[..., Server]]:
+    """Make servers of the test's own: ``make_server("--requirepass", "secret")``."""
+    with ExitStack() as servers:
+
+        def make(*options: str, tcp: bool = True) -> Server:
+            return servers.enter_context(Server("--hz", "100", *options, tcp=tcp))
+
+        yield make
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[FaultProxy]:
+    """A proxy in front of the server that breaks the link when told to."""
+    with FaultProxy(server.address) as running:
+        yield running
+
+
+@pytest.fixture
+def tmp_acl_file(tmp_path: Path) -> Path:
+    """An ACL file with the default user only, to append users to."""
+    path = tmp_path / "users.acl"
+    path.write_text("user default on nopass ~* &* +@all\n")
+    return path
