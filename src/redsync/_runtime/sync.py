@@ -1,0 +1,452 @@
+"""The seam for threads; `aio` offers the same names over tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeAlias, TypeVar, Union
+
+from redis import Redis, RedisCluster
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisClusterException, TimeoutError
+from redis.retry import Retry
+
+from .._protocol.keys import slot_of
+from .._protocol.resp import Parser, Reply
+from .options import STALLED, line_options
+
+__all__ = [
+    "Client",
+    "Flag",
+    "Line",
+    "Lock",
+    "Mutex",
+    "Network",
+    "Node",
+    "PerHome",
+    "Promise",
+    "Wire",
+    "Worker",
+    "cancelled_by",
+    "current",
+    "finish",
+    "going_on",
+]
+
+T = TypeVar("T")
+S = TypeVar("S", bound="_Stream")
+
+Client: TypeAlias = Union["Redis[Any]", RedisCluster]
+"""What users hand in."""
+
+_CHUNK = 65536
+
+
+# State
+
+
+# Re-entrant, as a finalizer may run on a thread that holds it.
+Mutex = threading.RLock
+
+
+class PerHome(Generic[T]):
+    """A value for the process, and none from before a fork: what it refers to, threads and locks
+    that may be held, did not come along.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._value: tuple[int, T] | None = None
+
+    def get(self) -> T:
+        """The value of this process, made at the first call."""
+        found = self._value
+        if found is None or found[0] != _pid:
+            with _making:
+                found = self._value
+                if found is None or found[0] != _pid:
+                    found = self._value = (_pid, self._make())
+        return found[1]
+
+
+_pid = os.getpid()
+_making = threading.RLock()
+
+
+def _note_fork() -> None:
+    global _pid, _making
+    _pid = os.getpid()
+    _making = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def current() -> object:
+    """The thread that runs, as something to hold weakly."""
+    return threading.current_thread()
+
+
+def going_on() -> bool:
+    """Whether the program still runs, or has left its main thread and waits for the others."""
+    return threading.main_thread().is_alive()
+
+
+# Waiting
+
+
+class Flag(threading.Event):
+    """An event that can be cleared."""
+
+
+class Promise(Generic[T]):
+    """One value that one thread waits for."""
+
+    __slots__ = ("_error", "_gate", "_value")
+
+    def __init__(self) -> None:
+        # A bare lock is the cheapest thing that a thread can wait for.
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._value: list[T] = []
+        self._error: BaseException | None = None
+
+    def resolve(self, value: T) -> None:
+        """Hand over the value; the first one counts."""
+        if self._error is None and not self._value:
+            self._value.append(value)
+            self._gate.release()
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over an error, to be raised."""
+        if self._error is None and not self._value:
+            self._error = error
+            self._gate.release()
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait for it, at most so many seconds; tell whether `result` has it."""
+        if timeout is not None and timeout <= 0:
+            return not self._gate.locked()
+        if self._gate.acquire(timeout=-1 if timeout is None else min(timeout, _FOREVER)):
+            self._gate.release()
+            return True
+        return False
+
+    def result(self) -> T:
+        """The value, or the error raised."""
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+_FOREVER = threading.TIMEOUT_MAX
+
+
+class Lock:
+    """One at a time, for work that does I/O."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def acquire(self, timeout: float) -> bool:
+        """Wait for it, at most so many seconds; tell whether it is ours."""
+        return self._lock.acquire(timeout=min(max(0.0, timeout), _FOREVER))
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._lock.release()
+
+
+def finish(call: Callable[[], T]) -> T:
+    """Run a call to its end; threads are not cancelled."""
+    return call()
+
+
+class Worker:
+    """A thread in the background. Its target never raises; it ends when it has nothing to do."""
+
+    def __init__(self, target: Callable[[], None], name: str) -> None:
+        # A daemon: it must not keep a program alive that has ended.
+        self._thread = threading.Thread(target=target, name=name, daemon=True)
+        self._thread.start()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for its end, at most so many seconds; tell whether it came."""
+        if self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread.is_alive()
+
+
+class cancelled_by:  # noqa: N801 - a context manager, used like a function
+    """Leave the body alone: a thread cannot be cancelled."""
+
+    def __init__(self, wait: Callable[[], object]) -> None:
+        pass
+
+    def __enter__(self) -> cancelled_by:
+        return self
+
+    def __exit__(self, *_: object) -> bool:
+        return False
+
+
+# Connections
+
+
+class _Stream:
+    """A connection that redis-py has opened and introduced, and we have taken over."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socket: socket.socket = connection._sock
+        self._parser = Parser()
+        self._arrived: deque[Reply] = deque()
+        self.failure: str | None = None
+        """Why nothing more can be sent, if so."""
+
+    def __del__(self) -> None:
+        # Not in close(): another thread may be about to read from this file descriptor.
+        self._connection.disconnect()
+
+    def close(self, error: BaseException | str = "closed") -> None:
+        """Cut the connection; the outcome of what is unanswered is unknown."""
+        if self.failure is None:
+            self.failure = f"connection lost: {error or type(error).__name__}"
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+            self._on_failure()
+
+    def _on_failure(self) -> None:
+        pass
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise ConnectionError(self.failure)
+
+    def _write(self, packed: bytes) -> None:
+        self._check()
+        try:
+            self._socket.settimeout(STALLED)
+            self._socket.sendall(packed)
+        except OSError as error:
+            self.close(error)
+            raise ConnectionError(self.failure) from error
+        except BaseException as error:
+            self.close(error)  # interrupted: half a command may be on its way
+            raise
+
+    def _read(self, timeout: float) -> Reply:
+        """The next reply. A timeout leaves it to come later, for the next call."""
+        deadline = time.monotonic() + timeout
+        while not self._arrived:
+            self._check()
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise TimeoutError("no answer in time")
+            try:
+                self._socket.settimeout(remaining)
+                data = self._socket.recv(_CHUNK)
+                if not data:
+                    raise OSError("closed by the server")
+                self._arrived.extend(self._parser.feed(data))
+            except socket.timeout:
+                continue
+            except OSError as error:
+                self.close(error)
+                raise ConnectionError(self.failure) from error
+            except BaseException as error:
+                self.close(error)  # interrupted: nobody knows whose reply comes next
+                raise
+        return self._arrived.popleft()
+
+
+class Line(_Stream):
+    """A connection for one user at a time, who reads what comes in order."""
+
+    def send(self, packed: bytes) -> None:
+        """Send commands."""
+        self._write(packed)
+
+    def receive(self, timeout: float) -> Reply:
+        """The next reply. A timeout leaves it to come later, for the next call."""
+        return self._read(timeout)
+
+
+class _Exchange:
+    """A command of one caller, on its way."""
+
+    __slots__ = ("gate", "leads", "left", "outcome", "packed", "since")
+
+    def __init__(self, packed: bytes) -> None:
+        self.packed = packed
+        self.since = time.monotonic()
+        self.gate: threading.Lock | None = None
+        """Held until there is an outcome, or this thread is the one to lead."""
+        self.leads = False
+        self.left = False
+        self.outcome: tuple[Reply] | None = None
+
+    def answer(self, reply: Reply) -> None:
+        self.outcome = (reply,)
+        self.wake()
+
+    def wake(self) -> None:
+        if self.gate is not None and self.gate.locked():
+            self.gate.release()
+
+
+class Wire(_Stream):
+    """A connection that any number of callers share: what they ask for is sent together.
+
+    Flat combining: the first caller leads. It sends what has gathered, reads replies for everybody
+    until its own has come, and then hands the lead to a caller that still waits (after Hendler,
+    Incze, Shavit and Tzafrir, SPAA 2010). A caller that leaves gives up its reply, not the
+    connection.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        super().__init__(connection)
+        self._mutex = threading.Lock()
+        self._unsent: list[_Exchange] = []
+        self._unanswered: deque[_Exchange] = deque()
+        self._led = False
+
+    def call(self, packed: bytes, timeout: float) -> Reply:
+        """Send one command and wait for its reply."""
+        mine = _Exchange(packed)
+        try:
+            with self._mutex:
+                self._check()
+                self._unsent.append(mine)
+                if self._led:
+                    mine.gate = threading.Lock()
+                    mine.gate.acquire()
+                else:
+                    self._led = mine.leads = True
+            deadline = mine.since + timeout
+            if mine.gate is not None:
+                self._follow(mine, mine.gate, deadline)
+            if mine.leads:
+                self._lead(mine, deadline)
+        except BaseException as error:
+            if not (mine.left and isinstance(error, TimeoutError)):
+                self.close(error)  # interrupted, perhaps with the lead in our hands
+            raise
+        if mine.outcome is None:
+            raise ConnectionError(self.failure)
+        return mine.outcome[0]
+
+    def _follow(self, mine: _Exchange, gate: threading.Lock, deadline: float) -> None:
+        """Wait for the outcome or the lead."""
+        if gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            return
+        with self._mutex:
+            if mine.outcome is not None or mine.leads:
+                return
+            mine.left = True
+        raise TimeoutError("no answer in time")
+
+    def _lead(self, mine: _Exchange, deadline: float) -> None:
+        while mine.outcome is None:
+            with self._mutex:
+                batch, self._unsent = self._unsent, []
+                self._unanswered.extend(batch)
+            if batch:
+                self._write(b"".join([each.packed for each in batch]))
+            try:
+                reply = self._read(deadline - time.monotonic())
+            except TimeoutError:
+                mine.left = True
+                self._hand_on_lead()
+                raise
+            with self._mutex:
+                self._check()
+                self._unanswered.popleft().answer(reply)
+                while self._arrived:
+                    self._unanswered.popleft().answer(self._arrived.popleft())
+        self._hand_on_lead()
+
+    def _hand_on_lead(self) -> None:
+        with self._mutex:
+            stalled = bool(self._unanswered) and (
+                time.monotonic() - self._unanswered[0].since >= STALLED
+            )
+            heirs = (each for each in (*self._unanswered, *self._unsent) if not each.left)
+            heir = None if stalled else next(heirs, None)
+            self._led = heir is not None
+            if heir is not None:
+                heir.leads = True
+                heir.wake()
+        if stalled:
+            self.close(f"no answer for {STALLED} s")
+
+    def _on_failure(self) -> None:
+        with self._mutex:
+            for exchange in (*self._unanswered, *self._unsent):
+                exchange.wake()
+            self._unanswered.clear()
+            self._unsent = []
+
+
+class Node:
+    """Where connections go: the class and the arguments of one of the client's own."""
+
+    def __init__(self, address: tuple[str, int] | None, kind: Any, options: dict[str, Any]) -> None:
+        self.address = address
+        self._kind = kind
+        self._options = options
+
+    def open(self, kind: type[S], timeout: float) -> S:
+        """A new connection: with Sentinel, to whom it says is the master now."""
+        retry = Retry(NoBackoff(), 0)
+        connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
+        connection.connect()
+        return kind(connection)
+
+
+class Network:
+    """The nodes that a client knows."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
+
+    @property
+    def clustered(self) -> bool:
+        """Whether keys are spread over nodes."""
+        return isinstance(self._client, RedisCluster)
+
+    def node_of(self, key: bytes) -> Node:
+        """The node that has the key, as far as the client knows."""
+        client = self._client
+        if not isinstance(client, RedisCluster):
+            pool = client.connection_pool
+            return Node(None, pool.connection_class, pool.connection_kwargs)
+        try:
+            node = client.nodes_manager.get_node_from_slot(slot_of(key))
+        except RedisClusterException as error:
+            raise ConnectionError(str(error)) from error
+        pool = client.get_redis_connection(node).connection_pool
+        return Node((node.host, int(node.port)), pool.connection_class, pool.connection_kwargs)
+
+    def node_at(self, address: tuple[str, int]) -> Node:
+        """The node with this address, which a redirection has named."""
+        assert isinstance(self._client, RedisCluster)
+        known = self._client.get_nodes()
+        pool = self._client.get_redis_connection(known[0]).connection_pool
+        options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
+        return Node(address, pool.connection_class, options)
+
+    def refresh(self) -> None:
+        """Ask the cluster again who has what."""
+        if isinstance(self._client, RedisCluster):
+            self._client.nodes_manager.initialize()
