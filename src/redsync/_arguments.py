@@ -1,4 +1,4 @@
-"""What callers hand in, checked before anything is sent; each error names the argument and its value."""
+"""What callers hand in, checked before anything is sent. Errors name argument and value."""
 
 from __future__ import annotations
 

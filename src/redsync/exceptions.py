@@ -1,4 +1,4 @@
-"""Every exception of redsync, common to both worlds; errors of redis-py pass through as they are."""
+"""Every exception of redsync, for tasks and threads alike; those of redis-py pass through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of keys. All keys of one object share a hash tag, so that a cluster keeps them on one node."""
+"""Names of keys. Those of one object share a hash tag: a cluster keeps them on one node."""
 
 from __future__ import annotations
 

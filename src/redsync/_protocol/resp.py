@@ -7,14 +7,14 @@ hot path, as they cost several times as much (docs/architecture.md).
 
 from __future__ import annotations
 
-from typing import Union
+from typing import TypeAlias, Union
 
 from redis import exceptions
 
-Reply = Union[int, bytes, None, "list[Reply]", exceptions.RedisError]
-"""What a server answers. An error is a value here: in an array it stands for one command of many."""
+Reply: TypeAlias = Union[int, bytes, "list[Reply]", exceptions.RedisError, None]
+"""What a server answers. An error is a value here: it may stand for one command of many."""
 
-Argument = Union[bytes, str, int]
+Argument: TypeAlias = bytes | str | int
 
 _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "ASK": exceptions.AskError,

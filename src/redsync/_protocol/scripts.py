@@ -20,9 +20,12 @@ class Script:
         self._by_text = pack_arguments(("EVAL", text)) + tail
         self._fixed = 3 + len(keys)
 
-    def request(self, *arguments: Argument) -> Request:
-        """The call with these arguments."""
-        return Request(self, len(arguments), pack_arguments(arguments))
+    def request(self, *arguments: Argument, again: tuple[Argument, ...] | None = None) -> Request:
+        """The call with these arguments, and those for when it may have been executed before."""
+        first = pack_arguments(arguments)
+        return Request(
+            self, len(arguments), first, first if again is None else pack_arguments(again)
+        )
 
     def head(self, count: int, *, whole: bool) -> bytes:
         """What comes before `count` arguments: the script itself, or the name that the server
@@ -31,19 +34,42 @@ class Script:
         return b"*%d\r\n" % (self._fixed + count) + (self._by_text if whole else self._by_digest)
 
 
-class Request:
-    """A call of a script. Sent twice, it has one effect."""
+class Command:
+    """Something to send that has one effect, even if it is sent several times."""
 
-    __slots__ = ("_arguments", "_count", "script")
+    __slots__ = ("_packed", "before")
 
-    def __init__(self, script: Script, count: int, arguments: bytes) -> None:
+    def __init__(self, packed: bytes, before: tuple[bytes, ...] = ()) -> None:
+        self._packed = packed
+        self.before = before
+        """What has to come right before it; nobody looks at the replies."""
+
+    def packed(self, *, again: bool = False, whole: bool = False) -> bytes:
+        """The bytes to send.
+
+        Args:
+            again: It may have been executed before.
+            whole: With a script's text, for a server that has forgotten it.
+        """
+        return self._packed
+
+
+class Request(Command):
+    """A call of a script."""
+
+    __slots__ = ("_again", "_count", "_first", "script")
+
+    def __init__(self, script: Script, count: int, first: bytes, again: bytes) -> None:
+        self.before = ()
         self.script = script
         self._count = count
-        self._arguments = arguments
+        self._first = first
+        self._again = again
 
-    def packed(self, *, whole: bool = False) -> bytes:
-        """The bytes to send; `whole` with the script's text, for a server that has forgotten it."""
-        return self.script.head(self._count, whole=whole) + self._arguments
+    def packed(self, *, again: bool = False, whole: bool = False) -> bytes:
+        """The bytes to send."""
+        arguments = self._again if again else self._first
+        return self.script.head(self._count, whole=whole) + arguments
 
 
 def _read(name: str) -> bytes:

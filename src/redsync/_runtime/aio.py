@@ -39,7 +39,10 @@ __all__ = [
     "current",
     "finish",
     "going_on",
+    "sleep",
 ]
+
+sleep = asyncio.sleep
 
 T = TypeVar("T")
 S = TypeVar("S", bound="_Stream")
@@ -207,12 +210,12 @@ class Lock:
 
 
 async def finish(call: Callable[[], Awaitable[T]]) -> T:
-    """Run a call to its end, whatever happens to the caller; a cancellation is raised afterwards."""
+    """Run a call to its end whatever happens; a cancellation is raised afterwards."""
     task = asyncio.ensure_future(_awaited(call))
     cancelled = None
     while not task.done():
         try:
-            # The scope keeps anyio's cancellation away, and wait() leaves the task alone in asyncio's.
+            # The scope keeps anyio's cancellation away; in asyncio's, wait() leaves the task alone.
             with anyio.CancelScope(shield=True):
                 await asyncio.wait([task])
         except asyncio.CancelledError as error:
@@ -245,7 +248,7 @@ class Worker:
         return not self._task.done()
 
 
-class cancelled_by:  # noqa: N801 - a context manager, used like a function
+class cancelled_by:
     """Cancel the body when the flag is set.
 
     `expired` tells afterwards whether that is how it ended.
@@ -292,6 +295,7 @@ class _Stream(asyncio.Protocol):
         self._parser = Parser()
         self.failure: str | None = None
         """Why nothing more can be sent, if so."""
+        self.address = (getattr(connection, "host", None), getattr(connection, "port", None))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -363,22 +367,26 @@ class Wire(_Stream):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Reply], float, float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Reply] | None, float, float]] = deque()
         self._outbox: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def call(self, packed: bytes, timeout: float) -> Reply:
-        """Send one command and wait for its reply."""
+    async def call(self, packed: bytes, timeout: float, before: tuple[bytes, ...] = ()) -> Reply:
+        """Send one command and wait for its reply; right before it others, whose replies drop."""
         self._check()
+        now = self._loop.time()
+        alone = not self._waiting
+        if before:
+            packed = b"".join(before) + packed
+            self._waiting.extend([(None, now, now)] * len(before))
         future: asyncio.Future[Reply] = self._loop.create_future()
         if self._outbox:
             self._outbox.append(packed)
-        elif self._waiting:
+        elif alone:
+            self._transport.write(packed)
+        else:
             self._outbox.append(packed)
             self._loop.call_soon(self._flush)
-        else:
-            self._transport.write(packed)
-        now = self._loop.time()
         self._waiting.append((future, now, now + timeout))
         if self._timer is None or self._timer.when() > now + timeout:
             self._arm(now + timeout)
@@ -403,7 +411,7 @@ class Wire(_Stream):
             return
         pending = []
         for future, _, deadline in self._waiting:
-            if future.done():
+            if future is None or future.done():
                 continue
             if deadline <= now:
                 future.set_exception(TimeoutError("no answer in time"))
@@ -414,14 +422,14 @@ class Wire(_Stream):
 
     def _on_reply(self, reply: Reply) -> None:
         future = self._waiting.popleft()[0]
-        if not future.done():
+        if future is not None and not future.done():
             future.set_result(reply)
 
     def _on_failure(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         for future, _, _ in self._waiting:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(ConnectionError(self.failure))
         self._waiting.clear()
 
@@ -492,6 +500,16 @@ class Network:
         known = self._client.get_nodes()
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
+
+    async def master_moved(self, line: Line) -> bool:
+        """Whether Sentinel names another master than the one that this connection goes to.
+
+        An old master may stay alive, and call itself master, for many seconds after a failover.
+        """
+        pool = getattr(self._client, "connection_pool", None)
+        if not hasattr(pool, "get_master_address"):
+            return False
+        return tuple(await pool.get_master_address()) != line.address
 
     async def refresh(self) -> None:
         """Ask the cluster again who has what."""

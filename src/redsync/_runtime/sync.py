@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import os
 import socket
@@ -36,7 +37,10 @@ __all__ = [
     "current",
     "finish",
     "going_on",
+    "sleep",
 ]
+
+sleep = time.sleep
 
 T = TypeVar("T")
 S = TypeVar("S", bound="_Stream")
@@ -187,7 +191,7 @@ class Worker:
         return self._thread.is_alive()
 
 
-class cancelled_by:  # noqa: N801 - a context manager, used like a function
+class cancelled_by:
     """Leave the body alone: a thread cannot be cancelled."""
 
     def __init__(self, wait: Callable[[], object]) -> None:
@@ -213,6 +217,7 @@ class _Stream:
         self._arrived: deque[Reply] = deque()
         self.failure: str | None = None
         """Why nothing more can be sent, if so."""
+        self.address = (getattr(connection, "host", None), getattr(connection, "port", None))
 
     def __del__(self) -> None:
         # Not in close(): another thread may be about to read from this file descriptor.
@@ -259,7 +264,7 @@ class _Stream:
                 if not data:
                     raise OSError("closed by the server")
                 self._arrived.extend(self._parser.feed(data))
-            except socket.timeout:
+            except builtins.TimeoutError:
                 continue
             except OSError as error:
                 self.close(error)
@@ -287,13 +292,13 @@ class _Exchange:
 
     __slots__ = ("gate", "leads", "left", "outcome", "packed", "since")
 
-    def __init__(self, packed: bytes) -> None:
+    def __init__(self, packed: bytes, *, left: bool = False) -> None:
         self.packed = packed
         self.since = time.monotonic()
         self.gate: threading.Lock | None = None
         """Held until there is an outcome, or this thread is the one to lead."""
         self.leads = False
-        self.left = False
+        self.left = left
         self.outcome: tuple[Reply] | None = None
 
     def answer(self, reply: Reply) -> None:
@@ -321,12 +326,13 @@ class Wire(_Stream):
         self._unanswered: deque[_Exchange] = deque()
         self._led = False
 
-    def call(self, packed: bytes, timeout: float) -> Reply:
-        """Send one command and wait for its reply."""
+    def call(self, packed: bytes, timeout: float, before: tuple[bytes, ...] = ()) -> Reply:
+        """Send one command and wait for its reply; right before it others, whose replies drop."""
         mine = _Exchange(packed)
         try:
             with self._mutex:
                 self._check()
+                self._unsent += [_Exchange(each, left=True) for each in before]
                 self._unsent.append(mine)
                 if self._led:
                     mine.gate = threading.Lock()
@@ -445,6 +451,16 @@ class Network:
         pool = self._client.get_redis_connection(known[0]).connection_pool
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
+
+    def master_moved(self, line: Line) -> bool:
+        """Whether Sentinel names another master than the one that this connection goes to.
+
+        An old master may stay alive, and call itself master, for many seconds after a failover.
+        """
+        pool = getattr(self._client, "connection_pool", None)
+        if not hasattr(pool, "get_master_address"):
+            return False
+        return tuple(pool.get_master_address()) != line.address
 
     def refresh(self) -> None:
         """Ask the cluster again who has what."""

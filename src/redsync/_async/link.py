@@ -1,0 +1,177 @@
+"""One command connection for each node, and what is asked for on it."""
+
+from __future__ import annotations
+
+import random
+from time import monotonic
+from typing import Final, TypeVar
+
+from redis import exceptions
+
+from .._protocol.resp import Reply, pack
+from .._protocol.scripts import Command
+from .._protocol.trouble import advised, demoted, passes
+from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, sleep
+
+PATIENCE: Final = 5.0
+"""Seconds for which a command is tried at most: over reconnects, failovers, servers that load."""
+
+ALLOWANCE: Final = 0.75
+"""Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
+
+_FIRST_DELAY: Final = 0.01
+_LONGEST_DELAY: Final = 0.5
+
+_ASKING: Final = pack("ASKING")
+
+Address = tuple[str, int] | None
+"""None: the only node, or whichever Sentinel names."""
+
+S = TypeVar("S", Line, Wire)
+
+
+class Hub:
+    """The command connections of one client, one for each node."""
+
+    def __init__(self, client: Client) -> None:
+        self.network = Network(client)
+        self._wires: dict[Address, Wire] = {}
+        self._locks: dict[Address, Lock] = {}
+        self._failures: dict[Address, tuple[int, float]] = {}
+        """How often connecting failed in a row, and when to try again."""
+
+    async def wire(self, node: Node, deadline: float) -> Wire:
+        """The connection to a node, opened if there is none; callers share one attempt."""
+        lock = self._locks.setdefault(node.address, Lock())
+        if not await lock.acquire(deadline - monotonic()):
+            raise exceptions.TimeoutError("no connection in time")
+        try:
+            wire = self._wires.get(node.address)
+            if wire is None or wire.failure is not None:
+                wire = await self._connect(node, deadline)
+        finally:
+            lock.release()
+        return wire
+
+    async def _connect(self, node: Node, deadline: float) -> Wire:
+        times, due = self._failures.get(node.address, (0, 0.0))
+        await sleep(max(0.0, min(due, deadline) - monotonic()))
+        try:
+            wire = await node.open(Wire, deadline - monotonic())
+        except Exception:
+            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2**times) * random.uniform(0.8, 1.2)
+            self._failures[node.address] = (min(times + 1, 10), monotonic() + delay)
+            raise
+        self._failures.pop(node.address, None)
+        self._wires[node.address] = wire
+        return wire
+
+    def close(self) -> None:
+        """Cut all connections."""
+        for wire in self._wires.values():
+            wire.close()
+        self._wires.clear()
+
+
+class Link:
+    """The way to the node that has one key."""
+
+    def __init__(self, hub: Hub, key: bytes) -> None:
+        self._hub = hub
+        self._key = key
+        self._node: Node | None = None
+        self._wire: Wire | None = None
+
+    async def run(self, request: Command, deadline: float) -> Reply:
+        """Have a command run, once, even if it has to be sent several times.
+
+        Args:
+            request: What to run.
+            deadline: Until when to try, on the monotonic clock.
+
+        Raises:
+            redis.exceptions.RedisError: The server refused it, or could not be asked.
+        """
+        again = whole = False
+        delay = _FIRST_DELAY
+        while True:
+            sent = False
+            try:
+                wire = self._wire
+                if wire is None or wire.failure is not None:
+                    wire = await self._connect(deadline)
+                sent = True
+                packed = request.packed(again=again, whole=whole)
+                reply = await wire.call(packed, deadline - monotonic())
+                if isinstance(reply, exceptions.AskError):
+                    reply = await self._ask(
+                        reply, request.packed(again=again, whole=True), deadline
+                    )
+            except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
+                error: Exception = failure
+                again = again or sent
+            else:
+                if not isinstance(reply, exceptions.RedisError):
+                    return reply
+                error = reply
+            if isinstance(error, exceptions.NoScriptError):
+                whole = True
+                continue
+            await self._reroute(error, deadline)
+            if not (passes(error) or isinstance(error, exceptions.MovedError)):
+                raise advised(error)
+            if monotonic() + delay >= deadline:
+                raise advised(error)
+            if not isinstance(error, exceptions.MovedError):
+                await sleep(delay * random.uniform(0.8, 1.2))
+                delay = min(_LONGEST_DELAY, 2 * delay)
+
+    async def open_line(self, timeout: float) -> Line:
+        """A connection of one's own to the node."""
+        if self._node is None:
+            self._node = await self._hub.network.node_of(self._key)
+        return await self._node.open(Line, timeout)
+
+    async def master_moved(self, line: Line) -> bool:
+        """Whether this connection goes to a server that is not the master any more."""
+        return await self._hub.network.master_moved(line)
+
+    async def look_again(self, error: Exception) -> None:
+        """Take note of an error that a connection of `open_line` has met."""
+        await self._reroute(error, monotonic() + ALLOWANCE)
+
+    async def _connect(self, deadline: float) -> Wire:
+        if self._node is None:
+            self._node = await self._hub.network.node_of(self._key)
+        self._wire = await self._hub.wire(self._node, deadline)
+        return self._wire
+
+    async def _ask(self, error: exceptions.AskError, packed: bytes, deadline: float) -> Reply:
+        """Send it where the key is moving to, this once."""
+        node = await self._hub.network.node_at((error.host, error.port))
+        wire = await self._hub.wire(node, deadline)
+        return await wire.call(packed, deadline - monotonic(), (_ASKING,))
+
+    async def _reroute(self, error: Exception, deadline: float) -> None:
+        """Forget where the key was, if the error says that it is elsewhere."""
+        network = self._hub.network
+        if isinstance(error, exceptions.MovedError):
+            self._node = await network.node_at((error.host, error.port))
+            self._wire = None
+        elif network.clustered and passes(error):
+            try:
+                await network.refresh()
+            except (exceptions.RedisError, OSError):
+                pass  # nobody to ask; the next attempt comes here again
+            self._node = self._wire = None
+        elif demoted(error):
+            # Sentinel is asked by every new connection.
+            if self._wire is not None:
+                self._wire.close(error)
+            self._wire = None
+
+
+def deadline_for(timeout: float | None) -> float:
+    """Until when to try to reach the server, for a caller who has so many seconds."""
+    patience = PATIENCE if timeout is None else min(PATIENCE, max(ALLOWANCE, timeout))
+    return monotonic() + patience

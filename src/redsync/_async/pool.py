@@ -1,0 +1,515 @@
+"""What a process keeps for one semaphore: its permits, their leases, and those who wait."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final, Protocol
+from weakref import WeakSet, WeakValueDictionary
+
+from redis import exceptions
+
+from .._protocol.keys import SemaphoreKeys
+from .._protocol.owner import new_owner
+from .._protocol.resp import Reply
+from .._protocol.scripts import Command
+from .._protocol.semaphore import (
+    Contents,
+    Empty,
+    Facts,
+    Return,
+    Seat,
+    Tended,
+    Terms,
+    Token,
+    parse_tended,
+)
+from .._protocol.trouble import is_wrong_type
+from .._runtime.aio import Mutex, Promise
+from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
+from .grant import Grant, margin
+from .keeper import Keeper
+from .link import ALLOWANCE, PATIENCE, Link
+from .waiting import Queue
+
+_TIE: Final = 0.001
+"""Seconds after a lease's end at which it has surely run out by the server's milliseconds too."""
+
+_TEND_PATIENCE: Final = 1.0
+"""Seconds for one try to renew; others may be due."""
+
+_CLOSING: Final = 5.0
+
+
+class Backend(Protocol):
+    """One of the two ways to change the semaphore in Redis; see `scripted`."""
+
+    async def acquire(
+        self, owner: str, terms: Terms, seen: int, identifier: str, deadline: float
+    ) -> Token | Empty | None: ...
+
+    async def create(
+        self,
+        terms: Terms,
+        count: int | None,
+        known: Facts | None,
+        seen: int,
+        deadline: float,
+    ) -> Facts | None: ...
+
+    async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None: ...
+
+    async def tend(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+        deadline: float,
+    ) -> Tended: ...
+
+    def claim(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+    ) -> Command | None: ...
+
+    async def resize(
+        self, terms: Terms, count: int, version: int, seen: int, deadline: float
+    ) -> tuple[bool, Facts] | None: ...
+
+    async def contents(self, deadline: float) -> Contents: ...
+
+    async def close(self) -> None: ...
+
+
+class Member(Protocol):
+    """An open RedisSemaphore."""
+
+    @property
+    def terms(self) -> Terms: ...
+
+
+class Waiter(Promise[Grant]):
+    """Somebody in line for a permit."""
+
+    __slots__ = ("identifier", "owner", "ttl")
+
+    def __init__(self, owner: str, ttl: float, identifier: str) -> None:
+        super().__init__()
+        self.owner = owner
+        self.ttl = ttl
+        self.identifier = identifier
+
+
+class Pool:
+    """Shared by all instances of one semaphore in one process and loop.
+
+    Local state changes first and without I/O in between; what the server still has to learn waits
+    in `_returns` and `_claims` until it has answered.
+    """
+
+    def __init__(
+        self, name: str, link: Link, backend: Backend, keys: SemaphoreKeys, keeper: Keeper
+    ) -> None:
+        self.mutex = Mutex()
+        self.name = name
+        self.keys = keys
+        self._backend = backend
+        self._keeper = keeper
+        self._link = link
+        self._members: WeakSet[Member] = WeakSet()
+        # Weakly: a permit that nobody can give back any more is not renewed for ever.
+        self._grants: WeakValueDictionary[str, Grant] = WeakValueDictionary()
+        self._claims: list[Grant] = []
+        self._returns: dict[Return, float] = {}
+        """What to give back, and since when."""
+        self._facts: Facts | None = None
+        self._seen = 0
+        self._terms = Terms(30_000, 300_000)
+        self._renewal = 0.0
+        self._expiry: float | None = None
+        """When the next lease of anybody ends."""
+        self._urgent = False
+        self._unblocking = False
+        wake = keys.wake + new_owner().encode()
+        self._queue: Queue[Waiter] = Queue(self, link, keys.free, wake, "redsync-waiting")
+
+    # Members
+
+    def join(self, member: Member) -> None:
+        """An instance begins to use it."""
+        with self.mutex:
+            self._members.add(member)
+            self._terms = self._all_terms()
+        self._keeper.add(self)
+
+    def leave(self, member: Member) -> None:
+        """An instance is closed. Its permits are kept until they are given back."""
+        with self.mutex:
+            self._members.discard(member)
+            self._terms = self._all_terms()
+
+    def idle(self) -> bool:
+        """Whether nobody needs it any more."""
+        with self.mutex:
+            return not (self._members or self._queue or self._returns or self._held())
+
+    async def close(self) -> None:
+        """End the connection that waits."""
+        await self._queue.close(_CLOSING)
+        await self._backend.close()
+
+    def _all_terms(self) -> Terms:
+        terms = [member.terms for member in self._members] or [self._terms]
+        return Terms(max(each.ttl for each in terms), max(each.keep for each in terms))
+
+    # The semaphore as a whole
+
+    async def create(self, terms: Terms, count: int | None, deadline: float) -> Facts | None:
+        """Make the semaphore, or join it; None if there is nothing to join."""
+        with self._explained():
+            facts = await self._backend.create(terms, count, self._facts, self._seen, deadline)
+        if facts is not None:
+            self._note(facts)
+        return facts
+
+    async def contents(self, deadline: float) -> Contents:
+        """Everything that Redis holds for it."""
+        with self._explained():
+            contents = await self._backend.contents(deadline)
+            if not contents.meta:  # lost
+                await self._tend(deadline)
+                contents = await self._backend.contents(deadline)
+        return contents
+
+    async def resize(self, terms: Terms, count: int, deadline: float) -> Facts:
+        """Change the number of permits; the facts afterwards tell whether somebody else won."""
+        version = int((await self.contents(deadline)).meta["version"])
+        with self._explained():
+            resized = await self._backend.resize(terms, count, version, self._seen, deadline)
+        if resized is None:
+            raise RedisSemaphoreError(f"the semaphore {self.name!r} has just vanished; try again")
+        self._note(resized[1])
+        return resized[1]
+
+    # One permit
+
+    async def acquire(
+        self, owner: str, terms: Terms, identifier: str, timeout: float | None, deadline: float
+    ) -> Grant:
+        """Wait for a permit.
+
+        If this raises, or is cancelled, `abandon` the owner: a permit may be on its way.
+
+        Args:
+            owner: A name for this request.
+            terms: The lease, and how long the keys stay.
+            identifier: Who asks.
+            timeout: How long to wait, in seconds.
+            deadline: Until when to try to reach the server.
+        """
+        end = None if timeout is None else monotonic() + timeout
+        if not self._queue:  # those who came first come first
+            found = await self._try(owner, terms, identifier, deadline)
+            if timeout == 0 and isinstance(found, Empty) and found.pushed:
+                # What the first try has set free was for those who wait. There may be none.
+                found = await self._try(owner, terms, identifier, deadline)
+            if isinstance(found, Grant):
+                return found
+        while timeout != 0:
+            waiter = Waiter(owner, terms.ttl / 1000, identifier)
+            if not await self._wait(waiter, end):
+                break
+            grant = waiter.result()
+            if grant.held:
+                return grant
+            self.give_back(grant)  # this process was held up for too long
+        trouble = self._queue.trouble
+        raise RedisSemaphoreTimeoutError(
+            f"no permit of the semaphore {self.name!r} came free within {timeout} s"
+        ) from trouble
+
+    async def _try(
+        self, owner: str, terms: Terms, identifier: str, deadline: float
+    ) -> Grant | Empty | None:
+        began = monotonic()
+        with self._explained():
+            found = await self._backend.acquire(owner, terms, self._seen, identifier, deadline)
+            if found is None:  # lost
+                await self._tend(deadline)
+                return None
+        if isinstance(found, Empty):
+            self._note(found.facts, found.wait)
+            return found
+        ttl = terms.ttl / 1000
+        with self.mutex:
+            self._seen = max(self._seen, found.fence)
+            end = began + ttl - margin(ttl)
+            grant = self._grant(found, owner, identifier, ttl, began, end)
+        if grant.held:
+            return grant
+        self.give_back(grant)  # it took too long to get here
+        return None
+
+    async def _wait(self, waiter: Waiter, end: float | None) -> bool:
+        """Get in line until there is a permit, which is true, or the time is up."""
+        with self.mutex:
+            self._queue.enter(waiter)
+            self._renew_within(waiter.ttl)
+        if self.due() <= monotonic() or self._expiry is not None:
+            self._keeper.wake()
+        try:
+            await waiter.wait(None if end is None else max(0.0, end - monotonic()))
+        finally:
+            with self.mutex:
+                left = self._queue.leave(waiter)
+        return not left
+
+    def abandon(self, owner: str) -> None:
+        """A request has ended without its caller getting to know: give back what it was granted."""
+        with self.mutex:
+            grant = self._grants.get(owner)
+            if grant is not None:
+                self.give_back(grant)
+            else:
+                self._return(Return.all_of(owner))
+
+    def give_back(self, grant: Grant) -> None:
+        """End a permit here, and on the server in the background."""
+        with self.mutex:
+            grant.release()
+            self._return(grant.handback())
+
+    async def release(self, grant: Grant) -> None:
+        """End a permit here, then on the server; if that fails, in the background."""
+        with self.mutex:
+            if not grant.release():
+                return
+            handback = grant.handback()
+            self._returns[handback] = monotonic()
+        try:
+            deadline = monotonic() + PATIENCE
+            await self._backend.release(grant.token, grant.owner, self._seen, deadline)
+        except BaseException:
+            self._hurry()
+            raise
+        self._returns.pop(handback, None)
+
+    def _grant(
+        self,
+        token: Token,
+        owner: str,
+        identifier: str,
+        ttl: float,
+        since: float,
+        deadline: float,
+    ) -> Grant:
+        grant = Grant(token, owner, identifier, ttl, since, deadline, self.mutex)
+        self._grants[owner] = grant
+        if self._renew_within(ttl):
+            self._keeper.wake()
+        return grant
+
+    def _return(self, handback: Return) -> None:
+        self._returns[handback] = monotonic()
+        self._hurry()
+
+    def _held(self) -> list[Grant]:
+        return [grant for grant in list(self._grants.values()) if grant.held]
+
+    # What the connection that waits asks for
+
+    def slice(self) -> float:
+        """So short that whatever comes can be handed out before it is claimed."""
+        grace = self._grace()
+        return grace - margin(grace)
+
+    def deliver(self, elements: list[bytes], sent: float) -> None:
+        """Hand tokens to those who wait, before they are claimed.
+
+        Nobody else gets these slots for `grace` after the pop, which came after `sent`. A token
+        that comes too late for that, or for nobody, goes back.
+        """
+        grace = self._grace()
+        deadline = sent + grace - margin(grace)
+        for element in elements:
+            token = Token.parse(element)
+            self._seen = max(self._seen, token.fence)
+            if not self._queue or monotonic() >= deadline:
+                self._returns[Return(token.slot, token.fence, new_owner())] = monotonic()
+                continue
+            waiter = self._queue.pop()
+            grant = self._grant(
+                token, waiter.owner, waiter.identifier, waiter.ttl, monotonic(), deadline
+            )
+            self._claims.append(grant)
+            waiter.resolve(grant)
+
+    @property
+    def has_claim(self) -> bool:
+        """Whether there are tokens to claim or to give back."""
+        return bool(self._claims)
+
+    def claim(self) -> _Claim | None:
+        """The lease for what was handed out."""
+        grants = [grant for grant in self._claims if grant.held]
+        self._claims = []
+        if not grants or self._facts is None:
+            return None
+        returns = list(self._returns)
+        seats = [grant.seat() for grant in grants]
+        command = self._backend.claim(self._terms, self._facts, seats, returns, self._seen)
+        if command is None:
+            self._hurry()
+            return None
+        return _Claim(self, command, grants, returns)
+
+    def unblock(self) -> None:
+        """Nobody waits any more."""
+        self._unblocking = True
+        self._hurry()
+
+    def reconnected(self) -> None:
+        """Leases may have run out, tokens may be gone."""
+        self._hurry()
+
+    def _grace(self) -> float:
+        assert self._facts is not None, "nobody waits before the semaphore is known"
+        return self._facts.grace / 1000
+
+    # What the keeper asks for
+
+    def due(self) -> float:
+        """When to tend next, on the monotonic clock."""
+        with self.mutex:
+            if self._urgent or self.idle():
+                return 0.0
+            if self._queue and self._expiry is not None:
+                return min(self._renewal, self._expiry)
+            return self._renewal
+
+    async def tend(self) -> None:
+        """Do what is due. Where the server cannot be asked, it is tried again soon."""
+        self._urgent = False
+        try:
+            if self._unblocking:
+                self._unblocking = False
+                await self._link.run(self._queue.unblocking, monotonic() + ALLOWANCE)
+            await self._tend(monotonic() + _TEND_PATIENCE)
+        except (exceptions.RedisError, OSError):
+            # Whoever holds a permit finds out by the deadline, and whoever waits by the timeout.
+            with self.mutex:
+                self._forget_old_returns()
+                self._expiry = None
+                self._renewal = monotonic() + min(1.0, self._shortest_ttl() / 10)
+
+    async def _tend(self, deadline: float) -> None:
+        with self.mutex:
+            if self._facts is None:
+                return
+            grants = self._held()
+            returns = list(self._returns)
+            seats = [grant.seat() for grant in grants]
+        sent = monotonic()
+        tended = await self._backend.tend(
+            self._terms, self._facts, seats, returns, self._seen, deadline
+        )
+        self._apply(tended, grants, returns, sent)
+        with self.mutex:
+            self._expiry = None if tended.wait is None else monotonic() + tended.wait / 1000 + _TIE
+            busy = self._queue or self._held()
+            interval = self._shortest_ttl() / 3 if busy else self._terms.keep / 3000
+            self._renewal = sent + interval * random.uniform(0.8, 1.2)
+
+    def _apply(
+        self, tended: Tended, grants: list[Grant], returns: list[Return], sent: float
+    ) -> None:
+        with self.mutex:
+            for grant, seated in zip(grants, tended.seated, strict=True):
+                if seated:
+                    grant.confirm(sent)
+                else:
+                    grant.lose()
+            for handback in returns:
+                self._returns.pop(handback, None)
+            self._note(tended.facts)
+
+    def _note(self, facts: Facts, wait: int | None = None) -> None:
+        with self.mutex:
+            self._seen = max(self._seen, facts.fence)
+            if self._facts is None or facts.version >= self._facts.version:
+                self._facts = facts
+            if wait is not None:
+                self._expiry = monotonic() + wait / 1000 + _TIE
+
+    def _renew_within(self, ttl: float) -> bool:
+        """Have the next tend come before a lease of this length is half over."""
+        latest = monotonic() + ttl / 3 * random.uniform(0.8, 1.2)
+        if latest + ttl / 10 >= self._renewal:
+            return False
+        self._renewal = latest
+        return True
+
+    def _shortest_ttl(self) -> float:
+        ttls = [grant.ttl for grant in self._held()]
+        return min(ttls, default=min(m.terms.ttl for m in self._members or [self]) / 1000)
+
+    def _forget_old_returns(self) -> None:
+        """What could not be given back for longer than its lease has come back by itself."""
+        oldest = monotonic() - 2 * self._terms.ttl / 1000
+        self._returns = {each: since for each, since in self._returns.items() if since > oldest}
+
+    def _hurry(self) -> None:
+        self._urgent = True
+        self._keeper.wake()
+
+    def _explained(self) -> _Explained:
+        return _Explained(self.keys)
+
+
+class _Claim:
+    """A tend on its way along the connection that waits."""
+
+    def __init__(
+        self, pool: Pool, command: Command, grants: list[Grant], returns: list[Return]
+    ) -> None:
+        self.command = command
+        self._pool = pool
+        self._grants = grants
+        self._returns = returns
+        self._sent = monotonic()
+
+    def answered(self, reply: Reply) -> None:
+        if isinstance(reply, list):
+            self._pool._apply(parse_tended(reply), self._grants, self._returns, self._sent)
+        else:
+            self.failed()  # say, a server that does not know the script yet
+
+    def failed(self) -> None:
+        self._pool._hurry()
+
+
+class _Explained:
+    """Names the key that holds something else than it should."""
+
+    def __init__(self, keys: SemaphoreKeys) -> None:
+        self._keys = keys
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, Exception) and is_wrong_type(error):
+            names = ", ".join(
+                key.decode() for key in (self._keys.free, self._keys.held, self._keys.meta)
+            )
+            raise RedisSemaphoreError(
+                f"one of the keys {names} holds something else than a semaphore: {error}; delete"
+                " it, or use another name or key_prefix"
+            ) from error

@@ -1,0 +1,247 @@
+"""A queue of those who wait in this process, and the one connection that waits for them all."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from redis import exceptions
+
+from .._protocol.resp import Reply, pack
+from .._protocol.scripts import Command
+from .._protocol.trouble import advised, passes
+from .._runtime.aio import Flag, Line, Mutex, Promise, Worker, going_on
+from ..exceptions import RedsyncError
+from .link import Link
+
+_LINGER: Final = 10.0
+"""Seconds for which the connection stays open when nobody waits any more."""
+
+_OVERTIME: Final = 2.0
+"""Seconds by which a server may be late with the end of a slice before the connection is given up.
+A server looks for blocked clients whose time is up 10 times a second."""
+
+_SHORTEST_SLICE: Final = 0.05
+"""Redis 6.2 blocks for ever with a millisecond or less."""
+
+_CONNECT_TIMEOUT: Final = 2.0
+_FIRST_DELAY: Final = 0.02
+_LONGEST_DELAY: Final = 1.0
+
+
+P = TypeVar("P", bound=Promise[Any])
+
+
+class Claim(Protocol):
+    """Something to tell the server before the next wait."""
+
+    command: Command
+
+    def answered(self, reply: Reply) -> None:
+        """Take the answer; an error is one too."""
+
+    def failed(self) -> None:
+        """There was no answer."""
+
+
+class Host(Protocol):
+    """Whoever knows what the elements of the list mean."""
+
+    mutex: Mutex
+
+    def slice(self) -> float:
+        """For how long to block at most, in seconds."""
+
+    def deliver(self, elements: list[bytes], sent: float) -> None:
+        """Hand out elements that were asked for at `sent`. Called with the mutex held."""
+
+    def claim(self) -> Claim | None:
+        """What to send before the next wait, if anything. Called with the mutex held."""
+
+    @property
+    def has_claim(self) -> bool:
+        """Whether `claim` would give something."""
+
+    def unblock(self) -> None:
+        """Have `Queue.unblocking` sent, as the last one has left. Called with the mutex held."""
+
+    def reconnected(self) -> None:
+        """The connection is a new one: much may have happened meanwhile."""
+
+
+class Queue(Generic[P]):
+    """First come, first served within the process; the server does the same between processes.
+
+    One connection blocks in BLPOP for all who wait, in slices. What comes is handed to the host,
+    which pops waiters. The connection is read by one worker that nobody cancels, so nothing that
+    the server has popped gets lost between a reply and a waiter that has just left.
+    """
+
+    def __init__(self, host: Host, link: Link, key: bytes, wake: bytes, name: str) -> None:
+        self._host = host
+        self._link = link
+        self._key = key
+        self._wake = wake
+        self._name = name
+        self._waiting: OrderedDict[P, None] = OrderedDict()
+        self._wanted = Flag()
+        self._worker: Worker | None = None
+        self._line: Line | None = None
+        self._blocked = False
+        self._closing = False
+        self.trouble: Exception | None = None
+        """Why the server cannot be asked at the moment, if so."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def unblocking(self) -> Command:
+        """What ends a wait. The key is of this worker alone; if it comes late, it wakes it once for
+        nothing. (CLIENT UNBLOCK would need a permission that many users have not.)
+        """
+        push, expire = pack("RPUSH", self._wake, "1"), pack("PEXPIRE", self._wake, 60_000)
+        return Command(pack("EXEC"), before=(pack("MULTI"), push, expire))
+
+    def enter(self, promise: P) -> None:
+        """Get in line, at the end. Called with the mutex held."""
+        self._waiting[promise] = None
+        if self._worker is None:
+            self._closing = False
+            self._worker = Worker(self._serve, self._name)
+        self._wanted.set()
+
+    def leave(self, promise: P) -> bool:
+        """Get out of line; False if it was not in it. Called with the mutex held."""
+        if promise not in self._waiting:
+            return False
+        del self._waiting[promise]
+        if not self._waiting and self._blocked:
+            self._host.unblock()
+        return True
+
+    def pop(self) -> P:
+        """Take the first one out of line. Called with the mutex held."""
+        return self._waiting.popitem(last=False)[0]
+
+    def claimable(self) -> None:
+        """The host has something to claim though nobody waits any more."""
+        self._wanted.set()
+
+    async def close(self, timeout: float) -> None:
+        """End the worker and its connection, once nobody waits."""
+        with self._host.mutex:
+            worker = self._worker
+            self._closing = True
+            self._wanted.set()
+        if worker is None:
+            return
+        if self._blocked:
+            with suppress(exceptions.RedisError, OSError):
+                await self._link.run(self.unblocking, monotonic() + timeout)
+        if not await worker.join(timeout):
+            self._drop_line("closed")
+
+    async def _serve(self) -> None:
+        delay = _FIRST_DELAY
+        while await self._is_wanted():
+            try:
+                await self._wait_once()
+            except (exceptions.RedisError, OSError) as error:
+                self._drop_line(error)
+                if passes(error) or isinstance(error, exceptions.MovedError):
+                    self.trouble = error
+                    await self._pause(delay)
+                    delay = min(_LONGEST_DELAY, 2 * delay)
+                    await self._link.look_again(error)
+                else:
+                    self._fail_all(advised(error))
+            except Exception as error:  # a fault of ours: better told than waited for
+                self._drop_line(error)
+                self._fail_all(error)
+            else:
+                delay = _FIRST_DELAY
+            if not going_on():
+                self._fail_all(RedsyncError("the program is ending"))
+
+    async def _is_wanted(self) -> bool:
+        """Wait until there is something to do; False after a while of idleness."""
+        while True:
+            with self._host.mutex:
+                self._wanted.clear()
+                if self._waiting or self._host.has_claim:
+                    return True
+                closing = self._closing
+            if closing or not await self._wanted.wait(_LINGER):
+                with self._host.mutex:
+                    if closing or not self._wanted.is_set():
+                        self._worker = None
+                        self._drop_line("nobody waits any more")
+                        return False
+
+    async def _pause(self, delay: float) -> None:
+        """Let a server that is away come back."""
+        self._wanted.clear()
+        if not self._closing:
+            await self._wanted.wait(delay * random.uniform(0.8, 1.2))
+
+    async def _wait_once(self) -> None:
+        line = self._line
+        if line is None or line.failure is not None:
+            line = self._line = await self._link.open_line(_CONNECT_TIMEOUT)
+            if self.trouble is not None:
+                self._host.reconnected()
+        with self._host.mutex:
+            claim = self._host.claim()
+            waiting = len(self._waiting)
+            slice_ = max(_SHORTEST_SLICE, self._host.slice())
+            self._blocked = waiting > 0
+        packed = [claim.command.packed()] if claim else []
+        if waiting:
+            packed.append(pack("BLPOP", self._key, self._wake, f"{slice_:.3f}"))
+        if waiting > 1:
+            # One token for each round trip would be no faster than a connection for each waiter.
+            packed.append(pack("LPOP", self._key, waiting - 1))
+        sent = monotonic()
+        found = False
+        try:
+            await line.send(b"".join(packed))
+            if claim is not None:
+                reply = await line.receive(_OVERTIME)
+                claim.answered(reply)
+                claim = None
+            if waiting:
+                found = self._hand_out(await line.receive(slice_ + _OVERTIME), sent)
+            if waiting > 1:
+                found |= self._hand_out(await line.receive(_OVERTIME), sent)
+        finally:
+            self._blocked = False
+            if claim is not None:
+                claim.failed()
+        self.trouble = None
+        if waiting and not found and await self._link.master_moved(line):
+            self._drop_line("there is a new master")
+
+    def _hand_out(self, reply: Reply, sent: float) -> bool:
+        """Deliver what BLPOP (a key and an element) or LPOP (elements) has popped, if anything."""
+        if isinstance(reply, exceptions.RedisError):
+            raise reply
+        if not isinstance(reply, list) or reply[0] == self._wake:
+            return False
+        elements = reply[1:] if reply[0] == self._key else reply
+        with self._host.mutex:
+            self._host.deliver([each for each in elements if isinstance(each, bytes)], sent)
+        return True
+
+    def _drop_line(self, why: BaseException | str) -> None:
+        if self._line is not None:
+            self._line.close(why)
+            self._line = None
+
+    def _fail_all(self, error: Exception) -> None:
+        with self._host.mutex:
+            while self._waiting:
+                self.pop().fail(error)

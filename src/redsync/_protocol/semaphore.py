@@ -1,0 +1,260 @@
+"""What the semaphore says to Redis, and what the answers mean. No I/O.
+
+Times are milliseconds: lengths here, instants on the server's clock only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from .keys import SemaphoreKeys
+from .resp import Argument, Reply
+from .scripts import Request, Script
+
+NOBODY: Final = ""
+"""In place of the slot and the fence, to return whatever an owner was granted."""
+
+
+class Token(NamedTuple):
+    """A slot that was granted, and the number of the grant."""
+
+    slot: int
+    fence: int
+
+    @classmethod
+    def parse(cls, reply: bytes) -> Token:
+        """Read `slot:fence`."""
+        slot, _, fence = reply.partition(b":")
+        return cls(int(slot), int(fence))
+
+
+class Facts(NamedTuple):
+    """What is true of a semaphore for everybody."""
+
+    count: int
+    version: int
+    """The fence of the last change of the count."""
+    fence: int
+    """The last one that was minted."""
+    grace: int
+    """For how long nobody else gets a slot whose token was popped and not claimed."""
+    ttl: int
+    """The longest lease that anybody uses."""
+
+    @classmethod
+    def parse(cls, reply: Sequence[Reply]) -> Facts:
+        """Read the end of an answer."""
+        count, version, fence, grace, ttl = (int(each) for each in reply[-5:])  # type: ignore[arg-type]
+        return cls(count, version, fence, grace, ttl)
+
+
+class Terms(NamedTuple):
+    """What a process asks for."""
+
+    ttl: int
+    """The lease of a permit."""
+    keep: int
+    """How long the keys stay after the last use."""
+
+    @property
+    def grace(self) -> int:
+        """The grace of a semaphore that this process makes."""
+        return min(5000, self.ttl // 2)
+
+
+class Empty(NamedTuple):
+    """Nothing was free."""
+
+    wait: int | None
+    """Until the next lease ends."""
+    pushed: int
+    """How many tokens the call set free for those who wait."""
+    facts: Facts
+
+
+class Seat(NamedTuple):
+    """A permit whose holder believes in it."""
+
+    slot: int
+    fence: int
+    owner: str
+    ttl: int
+    age: int
+    identifier: str
+
+
+class Return(NamedTuple):
+    """A permit, or a token that came for nobody, to give back."""
+
+    slot: int | str
+    fence: int | str
+    owner: str
+
+    @classmethod
+    def all_of(cls, owner: str) -> Return:
+        """Whatever a request was granted that got no answer."""
+        return cls(NOBODY, NOBODY, owner)
+
+
+class Tended(NamedTuple):
+    """The outcome of a tend."""
+
+    seated: list[bool]
+    wait: int | None
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One row of what is granted."""
+
+    slot: int
+    fence: int
+    owner: str
+    since: int
+    deadline: int
+    identifier: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that Redis holds for a semaphore at one instant."""
+
+    now: int
+    micros: int
+    meta: dict[str, str]
+    """Of the 7 fixed fields."""
+    records: dict[int, str]
+    """slot → "fence", or "fence owner ttl since identifier"."""
+    free: list[str]
+    held: dict[int, int]
+
+    @classmethod
+    def parse(cls, reply: Reply) -> Contents:
+        """Read TIME, HGETALL meta, LRANGE free, ZRANGE held WITHSCORES."""
+        assert isinstance(reply, list)
+        time, fields, free, held = (_texts(each) for each in reply)
+        meta = {}
+        records = {}
+        for name, value in zip(fields[::2], fields[1::2], strict=True):
+            if name.startswith("s"):
+                records[int(name[1:])] = value
+            else:
+                meta[name] = value
+        micros = int(time[0]) * 1_000_000 + int(time[1])
+        leases = {int(s): int(float(d)) for s, d in zip(held[::2], held[1::2], strict=True)}
+        return cls(micros // 1000, micros, meta, records, free, leases)
+
+    def leases(self) -> list[Lease]:
+        """What is granted, by slot."""
+        found = []
+        for slot in sorted(self.records):
+            fence, *rest = self.records[slot].split(" ", 4)
+            if rest and slot in self.held:
+                owner, _, since, identifier = rest[0], rest[1], rest[2], " ".join(rest[3:])
+                found.append(
+                    Lease(slot, int(fence), owner, int(since), self.held[slot], identifier)
+                )
+        return found
+
+
+class SemaphoreScripts:
+    """The calls of the scripts, bound to the keys of one semaphore."""
+
+    def __init__(self, keys: SemaphoreKeys) -> None:
+        self.keys = keys
+        names = ("acquire", "create", "release", "resize", "status", "tend")
+        scripts = {name: Script(name, keys.free, keys.held, keys.meta) for name in names}
+        self._acquire = scripts["acquire"]
+        self._create = scripts["create"]
+        self._release = scripts["release"]
+        self._resize = scripts["resize"]
+        self._status = scripts["status"]
+        self._tend = scripts["tend"]
+
+    def acquire(self, owner: str, terms: Terms, seen: int, identifier: str) -> Request:
+        """Take a free permit."""
+        arguments = (owner, terms.ttl, terms.keep, seen, identifier)
+        return self._acquire.request(*arguments, "0", again=(*arguments, "1"))
+
+    def create(self, terms: Terms, count: int | None, known: Facts | None, seen: int) -> Request:
+        """Make it, or join it if `count` is None."""
+        memory = (known.count, known.version) if known else ("", "")
+        asked = "" if count is None else count
+        return self._create.request(seen, terms.ttl, terms.keep, terms.grace, asked, *memory)
+
+    def release(self, token: Token, owner: str, seen: int) -> Request:
+        """Give a permit back."""
+        return self._release.request(token.slot, token.fence, owner, seen)
+
+    def tend(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        *,
+        seen: int,
+        reap: bool = True,
+    ) -> Request:
+        """Renew, give back and reap."""
+        arguments: list[Argument] = [seen, terms.ttl, terms.keep, known.grace]
+        arguments += [known.count, known.version, int(reap), len(seats)]
+        for each in (*seats, *returns):
+            arguments += each
+        return self._tend.request(*arguments)
+
+    def resize(self, terms: Terms, count: int, version: int, seen: int) -> Request:
+        """Change the number of permits, if the version is still this one."""
+        return self._resize.request(seen, terms.ttl, terms.keep, count, version)
+
+    def status(self) -> Request:
+        """Read everything."""
+        return self._status.request()
+
+
+def parse_acquired(reply: Reply) -> Token | Empty | None:
+    """A token, or why there is none; None if there is no such semaphore."""
+    if isinstance(reply, bytes):
+        return Token.parse(reply)
+    if reply is None:
+        return None
+    assert isinstance(reply, list)
+    return Empty(_wait(reply[0]), _whole(reply[1]), Facts.parse(reply))
+
+
+def parse_joined(reply: Reply) -> Facts | None:
+    """The facts, or None if there is no such semaphore."""
+    return Facts.parse(reply) if isinstance(reply, list) else None
+
+
+def parse_tended(reply: Reply) -> Tended:
+    """The outcome of a tend."""
+    assert isinstance(reply, list)
+    seated = reply[2]
+    assert isinstance(seated, bytes)
+    return Tended([each == 49 for each in seated], _wait(reply[0]), Facts.parse(reply))
+
+
+def parse_resized(reply: Reply) -> tuple[bool, Facts] | None:
+    """Whether it was this call that did it; None if there is no such semaphore."""
+    if not isinstance(reply, list):
+        return None
+    return reply[0] == 1, Facts.parse(reply)
+
+
+def _wait(reply: Reply) -> int | None:
+    wait = _whole(reply)
+    return None if wait < 0 else wait
+
+
+def _whole(reply: Reply) -> int:
+    assert isinstance(reply, int)
+    return reply
+
+
+def _texts(reply: Reply) -> list[str]:
+    assert isinstance(reply, list)
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in reply]

@@ -1,0 +1,79 @@
+"""Which errors pass by themselves, and what to do about the others."""
+
+from __future__ import annotations
+
+from redis import exceptions
+
+_PASSING = (
+    exceptions.AskError,
+    exceptions.BusyLoadingError,
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+)
+
+_ADVICE = (
+    (
+        "NOPERM",
+        "grant it with ACL SETUSER; docs/guarantees.md lists what redsync uses",
+    ),
+    ("ACL failure", "grant it with ACL SETUSER; docs/guarantees.md lists what redsync uses"),
+    ("NOAUTH", "give the client a password, and a user name if it is not the default one"),
+    ("WRONGPASS", "check the client's user name and password"),
+    ("OOM", "the server is out of memory: raise maxmemory, or let it evict other keys"),
+    ("READONLY", "this server is a replica, or being replaced: point the client at the master"),
+    ("LOADING", "the server is reading its data from disk: try again in a moment"),
+    ("unknown command", "the server forbids or lacks it; without scripts use OPTIMISTIC_LOCKING"),
+)
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same command may do better in a moment. It was not executed, or it is not known
+    whether it was.
+    """
+    if isinstance(error, exceptions.AuthenticationError):
+        return False  # a ConnectionError to redis-py, but no reconnecting mends it
+    if isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError, OSError, *_PASSING)):
+        return True
+    text = str(error)
+    # A blocked client of a server that was demoted; a failover inside of a script's run.
+    return text.startswith("UNBLOCKED") or "READONLY" in text
+
+
+def demoted(error: Exception) -> bool:
+    """Whether the server says that it is not the master any more."""
+    text = str(error)
+    return (
+        isinstance(error, (exceptions.ReadOnlyError, exceptions.MasterDownError))
+        or text.startswith("UNBLOCKED")
+        or "READONLY" in text
+    )
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Whether a key holds something else than it should."""
+    return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def advised(error: Exception) -> Exception:
+    """The same error, of the same class, with the next step in its message."""
+    text = str(error)
+    if not isinstance(error, exceptions.RedisError) or " - redsync: " in text:
+        return error
+    code = _CODES.get(type(error), "")
+    whole = f"{code} {text}" if code and not text.startswith(code) else text
+    for mark, advice in _ADVICE:
+        if mark in whole:
+            return type(error)(f"{whole} - redsync: {advice}")
+    return error
+
+
+_CODES: dict[type[Exception], str] = {
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.AuthenticationError: "NOAUTH",
+}
+"""redis-py takes the code off the message and makes it a class."""
