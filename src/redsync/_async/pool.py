@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, Protocol
 from weakref import WeakSet, WeakValueDictionary
@@ -29,7 +31,6 @@ from .._protocol.trouble import is_wrong_type
 from .._runtime.aio import Mutex, Promise
 from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
 from .grant import Grant, margin
-from .keeper import Keeper
 from .link import ALLOWANCE, PATIENCE, Link
 from .waiting import Queue
 
@@ -115,17 +116,25 @@ class Pool:
     """
 
     def __init__(
-        self, name: str, link: Link, backend: Backend, keys: SemaphoreKeys, keeper: Keeper
+        self,
+        name: str,
+        link: Link,
+        backend: Backend,
+        keys: SemaphoreKeys,
+        wake_watchdog: Callable[[], None],
     ) -> None:
         self.mutex = Mutex()
         self.name = name
         self.keys = keys
         self._backend = backend
-        self._keeper = keeper
+        self._wake_watchdog = wake_watchdog
+        self._pid = os.getpid()
         self._link = link
         self._members: WeakSet[Member] = WeakSet()
         # Weakly: a permit that nobody can give back any more is not renewed for ever.
         self._grants: WeakValueDictionary[str, Grant] = WeakValueDictionary()
+        self._unsettled: set[str] = set()
+        """Requests that were sent, and whose answer is not known."""
         self._claims: list[Grant] = []
         self._returns: dict[Return, float] = {}
         """What to give back, and since when."""
@@ -147,7 +156,6 @@ class Pool:
         with self.mutex:
             self._members.add(member)
             self._terms = self._all_terms()
-        self._keeper.add(self)
 
     def leave(self, member: Member) -> None:
         """An instance is closed. Its permits are kept until they are given back."""
@@ -200,6 +208,10 @@ class Pool:
 
     # One permit
 
+    def here(self) -> bool:
+        """Whether this is the process that the permits belong to, and not a fork of it."""
+        return self._pid == os.getpid()
+
     async def acquire(
         self, owner: str, terms: Terms, identifier: str, timeout: float | None, deadline: float
     ) -> Grant:
@@ -231,19 +243,24 @@ class Pool:
                 return grant
             self.give_back(grant)  # this process was held up for too long
         trouble = self._queue.trouble
+        when = f"came free within {timeout:g} s" if timeout else "is free"
         raise RedisSemaphoreTimeoutError(
-            f"no permit of the semaphore {self.name!r} came free within {timeout} s"
+            f"no permit of the semaphore {self.name!r} {when}"
         ) from trouble
 
     async def _try(
         self, owner: str, terms: Terms, identifier: str, deadline: float
     ) -> Grant | Empty | None:
         began = monotonic()
+        self._unsettled.add(owner)
         with self._explained():
             found = await self._backend.acquire(owner, terms, self._seen, identifier, deadline)
             if found is None:  # lost
                 await self._tend(deadline)
-                return None
+        if not isinstance(found, Token):
+            self._unsettled.discard(owner)
+        if found is None:
+            return None
         if isinstance(found, Empty):
             self._note(found.facts, found.wait)
             return found
@@ -252,6 +269,7 @@ class Pool:
             self._seen = max(self._seen, found.fence)
             end = began + ttl - margin(ttl)
             grant = self._grant(found, owner, identifier, ttl, began, end)
+            self._unsettled.discard(owner)
         if grant.held:
             return grant
         self.give_back(grant)  # it took too long to get here
@@ -262,8 +280,9 @@ class Pool:
         with self.mutex:
             self._queue.enter(waiter)
             self._renew_within(waiter.ttl)
-        if self.due() <= monotonic() or self._expiry is not None:
-            self._keeper.wake()
+            first = len(self._queue) == 1
+        if first:
+            self._wake_watchdog()
         try:
             await waiter.wait(None if end is None else max(0.0, end - monotonic()))
         finally:
@@ -277,7 +296,8 @@ class Pool:
             grant = self._grants.get(owner)
             if grant is not None:
                 self.give_back(grant)
-            else:
+            elif owner in self._unsettled:
+                self._unsettled.discard(owner)
                 self._return(Return.all_of(owner))
 
     def give_back(self, grant: Grant) -> None:
@@ -313,7 +333,7 @@ class Pool:
         grant = Grant(token, owner, identifier, ttl, since, deadline, self.mutex)
         self._grants[owner] = grant
         if self._renew_within(ttl):
-            self._keeper.wake()
+            self._wake_watchdog()
         return grant
 
     def _return(self, handback: Return) -> None:
@@ -342,7 +362,7 @@ class Pool:
             token = Token.parse(element)
             self._seen = max(self._seen, token.fence)
             if not self._queue or monotonic() >= deadline:
-                self._returns[Return(token.slot, token.fence, new_owner())] = monotonic()
+                self._return(Return(token.slot, token.fence, new_owner()))
                 continue
             waiter = self._queue.pop()
             grant = self._grant(
@@ -383,20 +403,25 @@ class Pool:
         assert self._facts is not None, "nobody waits before the semaphore is known"
         return self._facts.grace / 1000
 
-    # What the keeper asks for
+    # What the watchdog asks for
 
     def due(self) -> float:
         """When to tend next, on the monotonic clock."""
         with self.mutex:
             if self._urgent or self.idle():
                 return 0.0
+            if self._facts is None:
+                return math.inf
             if self._queue and self._expiry is not None:
                 return min(self._renewal, self._expiry)
             return self._renewal
 
     async def tend(self) -> None:
         """Do what is due. Where the server cannot be asked, it is tried again soon."""
-        self._urgent = False
+        with self.mutex:
+            self._urgent = False
+            if not (self._returns or self._unblocking) and self.idle():
+                return
         try:
             if self._unblocking:
                 self._unblocking = False
@@ -458,7 +483,8 @@ class Pool:
 
     def _shortest_ttl(self) -> float:
         ttls = [grant.ttl for grant in self._held()]
-        return min(ttls, default=min(m.terms.ttl for m in self._members or [self]) / 1000)
+        ttls += [member.terms.ttl / 1000 for member in self._members]
+        return min(ttls, default=self._terms.ttl / 1000)
 
     def _forget_old_returns(self) -> None:
         """What could not be given back for longer than its lease has come back by itself."""
@@ -467,7 +493,7 @@ class Pool:
 
     def _hurry(self) -> None:
         self._urgent = True
-        self._keeper.wake()
+        self._wake_watchdog()
 
     def _explained(self) -> _Explained:
         return _Explained(self.keys)

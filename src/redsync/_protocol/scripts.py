@@ -84,4 +84,4 @@ def _load(name: str) -> bytes:
 
 _COMMON: Final = _read("common")
 
-_SCRIPTS: Final = {name: _load(name) for name in ("acquire", "create", "release", "resize", "tend")}
+_SCRIPTS: Final = {name: _load(name) for name in ("acquire", "create", "release", "resize", "status", "tend")}

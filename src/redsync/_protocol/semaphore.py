@@ -30,7 +30,8 @@ class Token(NamedTuple):
         return cls(int(slot), int(fence))
 
 
-class Facts(NamedTuple):
+@dataclass(frozen=True)
+class Facts:
     """What is true of a semaphore for everybody."""
 
     count: int

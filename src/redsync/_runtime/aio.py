@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Generic, TypeAlias, TypeVar, Union
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import anyio
 from redis.asyncio import Redis, RedisCluster
@@ -36,6 +36,7 @@ __all__ = [
     "Wire",
     "Worker",
     "cancelled_by",
+    "checked_client",
     "current",
     "finish",
     "going_on",
@@ -47,7 +48,7 @@ sleep = asyncio.sleep
 T = TypeVar("T")
 S = TypeVar("S", bound="_Stream")
 
-Client: TypeAlias = Union["Redis[Any]", RedisCluster]
+Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
 
 
@@ -312,6 +313,7 @@ class _Stream(asyncio.Protocol):
         if self.failure is None:
             self.failure = f"connection lost: {error or type(error).__name__}"
             self._transport.abort()
+            self._connection._reader = self._connection._writer = None  # nothing left to close
             self._on_failure()
 
     def _check(self) -> None:
@@ -470,6 +472,16 @@ def _discard(connection: Any, task: asyncio.Task[Any]) -> None:
         connection._reader = connection._writer = None
 
 
+def checked_client(client: object) -> Client:
+    """What users hand in as `redis_client`, if it is one."""
+    if isinstance(client, (Redis, RedisCluster)):
+        return client
+    raise TypeError(
+        f"redis_client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {client!r};"
+        " redsync.sync is for the blocking ones"
+    )
+
+
 class Network:
     """The nodes that a client knows."""
 
@@ -497,7 +509,7 @@ class Network:
     async def node_at(self, address: tuple[str, int]) -> Node:
         """The node with this address, which a redirection has named."""
         assert isinstance(self._client, RedisCluster)
-        known = self._client.get_nodes()
+        known: Any = self._client.get_nodes()
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
@@ -506,7 +518,7 @@ class Network:
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
         """
-        pool = getattr(self._client, "connection_pool", None)
+        pool: Any = getattr(self._client, "connection_pool", None)
         if not hasattr(pool, "get_master_address"):
             return False
         return tuple(await pool.get_master_address()) != line.address

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeAlias, TypeVar, Union
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
@@ -34,6 +34,7 @@ __all__ = [
     "Wire",
     "Worker",
     "cancelled_by",
+    "checked_client",
     "current",
     "finish",
     "going_on",
@@ -45,7 +46,7 @@ sleep = time.sleep
 T = TypeVar("T")
 S = TypeVar("S", bound="_Stream")
 
-Client: TypeAlias = Union["Redis[Any]", RedisCluster]
+Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
 
 _CHUNK = 65536
@@ -200,8 +201,8 @@ class cancelled_by:
     def __enter__(self) -> cancelled_by:
         return self
 
-    def __exit__(self, *_: object) -> bool:
-        return False
+    def __exit__(self, *_: object) -> bool | None:
+        return None
 
 
 # Connections
@@ -420,6 +421,16 @@ class Node:
         return kind(connection)
 
 
+def checked_client(client: object) -> Client:
+    """What users hand in as `redis_client`, if it is one."""
+    if isinstance(client, (Redis, RedisCluster)):
+        return client
+    raise TypeError(
+        f"redis_client must be a redis.Redis or redis.RedisCluster, not {client!r};"
+        " redsync.aio is for those of redis.asyncio"
+    )
+
+
 class Network:
     """The nodes that a client knows."""
 
@@ -447,8 +458,9 @@ class Network:
     def node_at(self, address: tuple[str, int]) -> Node:
         """The node with this address, which a redirection has named."""
         assert isinstance(self._client, RedisCluster)
-        known = self._client.get_nodes()
-        pool = self._client.get_redis_connection(known[0]).connection_pool
+        client: Any = self._client
+        known = client.get_nodes()
+        pool = client.get_redis_connection(known[0]).connection_pool
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
@@ -457,7 +469,7 @@ class Network:
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
         """
-        pool = getattr(self._client, "connection_pool", None)
+        pool: Any = getattr(self._client, "connection_pool", None)
         if not hasattr(pool, "get_master_address"):
             return False
         return tuple(pool.get_master_address()) != line.address

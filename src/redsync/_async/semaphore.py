@@ -1,0 +1,383 @@
+"""The semaphore as its users hold it."""
+
+from __future__ import annotations
+
+from time import monotonic
+from types import TracebackType
+from typing import Final
+
+from redis import exceptions
+
+from .._arguments import (
+    MIN_PERMIT_TTL,
+    checked_count,
+    checked_text,
+    checked_timeout,
+    checked_ttl,
+)
+from .._protocol.keys import SemaphoreKeys
+from .._protocol.owner import default_identifier, new_owner
+from .._protocol.semaphore import Facts, Terms
+from .._runtime.aio import Client, PerHome, checked_client, sleep
+from .._types import HeldPermit, SemaphoreInitStrategy, SemaphoreStatus
+from ..exceptions import (
+    RedisSemaphoreCountMismatchError,
+    RedisSemaphoreError,
+    RedisSemaphoreNotAcquiredError,
+    RedisSemaphoreTimeoutError,
+)
+from .link import Link, deadline_for
+from .permit import Holding, Ledger, Permit
+from .pool import Backend, Pool
+from .scripted import Scripted
+from .session import Session
+
+_FIRST_LOOK: Final = 0.05
+_LONGEST_LOOK: Final = 1.0
+"""Seconds between looks for a semaphore that is yet to be made."""
+
+
+class RedisSemaphore:
+    """At most `count` permits at a time, for all processes that use the same name.
+
+    A permit is a lease. While its holder lives it is renewed in the background; when the holder
+    dies it is free again within `permit_ttl`. Those who wait are served in order of arrival within
+    a process, and nearly so between processes. One instance may be shared by any number of tasks.
+
+        semaphore = RedisSemaphore(client, "printers", count=3)
+        async with semaphore.permit(timeout=5) as permit:
+            ...
+
+    Constructing it sends nothing. At the first use the semaphore is made if `count` is given, and
+    otherwise has to be made by somebody else, for which `acquire` waits.
+
+    Args:
+        redis_client: An asyncio client of redis-py; never closed, and its connections not used.
+        name: All that use the same name, `key_prefix` and database share the semaphore.
+        count: The number of permits, 1 to 4096.
+        lease_ttl: Seconds for which the keys stay in Redis after the last use.
+        permit_ttl: Seconds after which the permit of a dead holder is free again.
+        semaphore_init_strategy: Whether scripts are used.
+        key_prefix: What the keys begin with.
+        identifier: Who you are, for `status`; by default host and process.
+
+    Raises:
+        TypeError, ValueError: An argument makes no sense; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        redis_client: Client,
+        name: str,
+        *,
+        count: int | None = None,
+        lease_ttl: float = 300.0,
+        permit_ttl: float = 30.0,
+        semaphore_init_strategy: SemaphoreInitStrategy = SemaphoreInitStrategy.LUA,
+        key_prefix: str = "redsync:semaphore",
+        identifier: str | None = None,
+    ) -> None:
+        self._client = checked_client(redis_client)
+        self._count = None if count is None else checked_count(count)
+        ttl = int(checked_ttl("permit_ttl", permit_ttl, MIN_PERMIT_TTL) * 1000)
+        keep = int(checked_ttl("lease_ttl", lease_ttl, MIN_PERMIT_TTL) * 1000)
+        # Keys that vanish before the leases in them would set permits free that are held.
+        self._terms = Terms(ttl, max(keep, 2 * ttl))
+        self._strategy = SemaphoreInitStrategy(semaphore_init_strategy)
+        checked_text("key_prefix", key_prefix, empty=True)
+        self._name = checked_text("name", name)
+        self._keys = SemaphoreKeys.of(key_prefix, name)
+        self._identifier = None if identifier is None else checked_text("identifier", identifier)
+        self._homes: PerHome[_Home] = PerHome(_Home)
+
+    @classmethod
+    async def create(
+        cls,
+        redis_client: Client,
+        name: str,
+        *,
+        count: int = 1,
+        lease_ttl: float = 300.0,
+        permit_ttl: float = 30.0,
+        semaphore_init_strategy: SemaphoreInitStrategy = SemaphoreInitStrategy.LUA,
+        key_prefix: str = "redsync:semaphore",
+        identifier: str | None = None,
+    ) -> RedisSemaphore:
+        """Make the semaphore if there is none yet; any number of processes may do so at once.
+
+        Raises:
+            RedisSemaphoreCountMismatchError: It exists with another count; nothing was changed.
+        """
+        semaphore = cls(
+            redis_client,
+            name,
+            count=checked_count(count),
+            lease_ttl=lease_ttl,
+            permit_ttl=permit_ttl,
+            semaphore_init_strategy=semaphore_init_strategy,
+            key_prefix=key_prefix,
+            identifier=identifier,
+        )
+        await semaphore._joined(None)
+        return semaphore
+
+    @classmethod
+    async def attach(
+        cls,
+        redis_client: Client,
+        name: str,
+        *,
+        timeout: float | None = 60.0,
+        lease_ttl: float = 300.0,
+        permit_ttl: float = 30.0,
+        semaphore_init_strategy: SemaphoreInitStrategy = SemaphoreInitStrategy.LUA,
+        key_prefix: str = "redsync:semaphore",
+        identifier: str | None = None,
+    ) -> RedisSemaphore:
+        """Use a semaphore that somebody else makes, and wait for that if need be.
+
+        Args:
+            timeout: Seconds to wait; None: for ever.
+
+        Raises:
+            RedisSemaphoreTimeoutError: Nobody has made it in time.
+        """
+        timeout = checked_timeout(timeout)
+        semaphore = cls(
+            redis_client,
+            name,
+            lease_ttl=lease_ttl,
+            permit_ttl=permit_ttl,
+            semaphore_init_strategy=semaphore_init_strategy,
+            key_prefix=key_prefix,
+            identifier=identifier,
+        )
+        await semaphore._joined(timeout)
+        return semaphore
+
+    @property
+    def name(self) -> str:
+        """The name."""
+        return self._name
+
+    @property
+    def terms(self) -> Terms:
+        """Lease and lifetime of the keys, in milliseconds."""
+        return self._terms
+
+    def __repr__(self) -> str:
+        return f"<RedisSemaphore {self._name!r}>"
+
+    async def acquire(self, timeout: float | None = None) -> Permit:
+        """Wait for a permit.
+
+        Args:
+            timeout: Seconds to wait; None: for ever; 0: one try.
+
+        Raises:
+            RedisSemaphoreTimeoutError: No permit came free in time.
+            RedisSemaphoreCountMismatchError: At the first use: it exists with another count.
+            RedisSemaphoreError: This instance was closed.
+            redis.exceptions.RedisError: Redis refuses, or cannot be reached. Those who wait
+                already go on waiting for it.
+        """
+        timeout = checked_timeout(timeout)
+        began = monotonic()
+        deadline = deadline_for(timeout)
+        home = self._homes.get()
+        owner = new_owner()
+        pool = home.pool
+        try:
+            if pool is None:
+                pool = await self._joined(timeout)
+                if timeout:
+                    timeout = max(0.001, timeout - (monotonic() - began))
+            identifier = self._identifier or default_identifier()
+            grant = await pool.acquire(owner, self._terms, identifier, timeout, deadline)
+            permit = Permit(self._name, pool, grant)
+            home.ledger.add(permit)
+            return permit
+        except BaseException:
+            # A cancellation, an interrupt, an error: whatever was granted goes back.
+            if pool is not None:
+                pool.abandon(owner)
+            raise
+
+    async def release(self, permit: Permit | None = None) -> None:
+        """Give a permit back.
+
+        Args:
+            permit: Which one; None: the latest that the running task has acquired through this
+                instance, or else the oldest that the instance holds.
+
+        Raises:
+            RedisSemaphoreNotAcquiredError: There is none, or it was released before.
+            redis.exceptions.RedisError: As with `Permit.release`.
+        """
+        ledger = self._homes.get().ledger
+        ledger.forget_ended()
+        found = ledger.take(permit)
+        if found is None:
+            what = "holds no permit" if permit is None else f"does not hold {permit!r}"
+            raise RedisSemaphoreNotAcquiredError(
+                f"this instance of the semaphore {self._name!r} {what}; acquire one first"
+            )
+        await found.release()
+
+    def permit(self, timeout: float | None = None, *, cancel_on_loss: bool = False) -> Holding:
+        """Acquire on entry, release on exit.
+
+            async with semaphore.permit(timeout=5) as permit:
+                ...
+
+        Args:
+            timeout: As with `acquire`.
+            cancel_on_loss: If the permit is lost, cancel the body and raise
+                RedisSemaphorePermitLostError. A thread cannot be cancelled: in the blocking twin
+                the error comes at the end of the body, which may look at `permit.lost`.
+        """
+        return Holding(self, checked_timeout(timeout), cancel_on_loss)
+
+    async def get_count(self) -> int:
+        """The number of permits, as Redis knows it."""
+        pool = await self._joined(None)
+        return int((await pool.contents(deadline_for(None))).meta["count"])
+
+    async def status(self) -> SemaphoreStatus:
+        """What is free and who holds what, as Redis knows it at this instant."""
+        pool = await self._joined(None)
+        contents = await pool.contents(deadline_for(None))
+        held = tuple(
+            HeldPermit(
+                slot=lease.slot,
+                fence=lease.fence,
+                identifier=lease.identifier,
+                held_for=max(0, contents.now - lease.since) / 1000,
+                expires_in=max(0, lease.deadline - contents.now) / 1000,
+            )
+            for lease in contents.leases()
+        )
+        free = len(contents.free)
+        return SemaphoreStatus(
+            count=int(contents.meta["count"]),
+            free=free,
+            held=held,
+            missing=len(contents.records) - free - len(held),
+        )
+
+    async def resize(self, count: int) -> None:
+        """Change the number of permits: more at once, fewer as permits come back.
+
+        Raises:
+            RedisSemaphoreError: Somebody else resized it at the same time, to another count.
+        """
+        checked_count(count)
+        pool = await self._joined(None)
+        facts = await pool.resize(self._terms, count, deadline_for(None))
+        if facts.count != count:
+            raise RedisSemaphoreError(
+                f"the semaphore {self._name!r} was resized to {facts.count} by somebody else while"
+                f" it was to be resized to {count}; decide again"
+            )
+        if self._count is not None:
+            self._count = count
+
+    async def close(self) -> None:
+        """End the use of this instance; it acquires nothing any more.
+
+        Gives nothing back: permits that are held can still be released. With the last instance of
+        a client, and the last permit, the connections and the watchdog go too.
+        """
+        home = self._homes.get()
+        home.closed = True
+        if home.session is not None:
+            await home.session.leave(self._key, self)
+        home.pool = None
+
+    async def __aenter__(self) -> RedisSemaphore:
+        """Acquire a permit, however long that takes."""
+        entered = self._homes.get().entered
+        entered.add(await self.acquire())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        permit = self._homes.get().entered.take()
+        if permit is not None:
+            await self.let_go(permit, error)
+
+    async def let_go(self, permit: Permit, error: BaseException | None) -> None:
+        """Release at the end of a body, whose own error counts for more than ours."""
+        self._homes.get().ledger.take(permit)
+        try:
+            await permit.release()
+        except (exceptions.RedisError, OSError):
+            if error is None:
+                raise
+
+    # Inside
+
+    @property
+    def _key(self) -> tuple[str, bytes, SemaphoreInitStrategy]:
+        return ("semaphore", self._keys.meta, self._strategy)
+
+    async def _joined(self, timeout: float | None) -> Pool:
+        """The pool, once the semaphore is there."""
+        home = self._homes.get()
+        if home.closed:
+            raise RedisSemaphoreError(
+                f"this instance of the semaphore {self._name!r} is closed; make a new one"
+            )
+        if home.pool is not None:
+            return home.pool
+        session = home.session = Session.of(self._client)
+        pool = session.join(self._key, self._make_pool, self)
+        try:
+            facts = await self._create(pool, timeout)
+            if self._count is not None and facts.count != self._count:
+                raise RedisSemaphoreCountMismatchError(
+                    f"the semaphore {self._name!r} has {facts.count} permits, not {self._count}:"
+                    " use the same count everywhere, or resize()"
+                )
+        except BaseException:
+            session.forget(self._key, self)
+            raise
+        home.pool = pool
+        return pool
+
+    async def _create(self, pool: Pool, timeout: float | None) -> Facts:
+        end = None if timeout is None else monotonic() + timeout
+        delay = _FIRST_LOOK
+        while True:
+            remaining = None if end is None else max(0.0, end - monotonic())
+            facts = await pool.create(self._terms, self._count, deadline_for(remaining))
+            if facts is not None:
+                return facts
+            remaining = delay if end is None else end - monotonic()
+            if remaining <= 0:
+                raise RedisSemaphoreTimeoutError(
+                    f"the semaphore {self._name!r} was not made by anybody within {timeout} s;"
+                    " give a count to make it"
+                )
+            await sleep(min(delay, remaining))
+            delay = min(_LONGEST_LOOK, 2 * delay)
+
+    def _make_pool(self, session: Session) -> Pool:
+        link = Link(session.hub, self._keys.meta)
+        backend: Backend = Scripted(link, self._keys)
+        return Pool(self._name, link, backend, self._keys, session.wake)
+
+
+class _Home:
+    """What an instance keeps for one process and loop."""
+
+    def __init__(self) -> None:
+        self.pool: Pool | None = None
+        self.session: Session | None = None
+        self.closed = False
+        self.ledger = Ledger()
+        self.entered = Ledger()

@@ -1,0 +1,33 @@
+"""redsync for asyncio; `redsync.sync` offers the same names for threads."""
+
+from ._async.permit import Permit
+from ._async.semaphore import RedisSemaphore
+from ._types import HeldPermit, SemaphoreInitStrategy, SemaphoreStatus
+from .exceptions import (
+    RedisEventError,
+    RedisEventTimeoutError,
+    RedisSemaphoreCountError,
+    RedisSemaphoreCountMismatchError,
+    RedisSemaphoreError,
+    RedisSemaphoreNotAcquiredError,
+    RedisSemaphorePermitLostError,
+    RedisSemaphoreTimeoutError,
+    RedsyncError,
+)
+
+__all__ = [
+    "HeldPermit",
+    "Permit",
+    "RedisEventError",
+    "RedisEventTimeoutError",
+    "RedisSemaphore",
+    "RedisSemaphoreCountError",
+    "RedisSemaphoreCountMismatchError",
+    "RedisSemaphoreError",
+    "RedisSemaphoreNotAcquiredError",
+    "RedisSemaphorePermitLostError",
+    "RedisSemaphoreTimeoutError",
+    "RedsyncError",
+    "SemaphoreInitStrategy",
+    "SemaphoreStatus",
+]
