@@ -79,9 +79,17 @@ def _read(name: str) -> bytes:
 
 
 def _load(name: str) -> bytes:
-    return _read(name).replace(b"-- include common.lua\n", _COMMON)
+    text = _read(name)
+    for shared in ("semaphore/common", "event/common"):
+        text = text.replace(b"-- include %b.lua\n" % shared.encode(), _read(shared))
+    return text
 
 
-_COMMON: Final = _read("common")
-
-_SCRIPTS: Final = {name: _load(name) for name in ("acquire", "create", "release", "resize", "status", "tend")}
+_SCRIPTS: Final = {
+    f"{folder}/{name}": _load(f"{folder}/{name}")
+    for folder, names in {
+        "semaphore": ("acquire", "create", "release", "resize", "status", "tend"),
+        "event": ("clear", "confirm", "set", "take", "tend"),
+    }.items()
+    for name in names
+}

@@ -167,7 +167,9 @@ class SemaphoreScripts:
     def __init__(self, keys: SemaphoreKeys) -> None:
         self.keys = keys
         names = ("acquire", "create", "release", "resize", "status", "tend")
-        scripts = {name: Script(name, keys.free, keys.held, keys.meta) for name in names}
+        scripts = {
+            name: Script(f"semaphore/{name}", keys.free, keys.held, keys.meta) for name in names
+        }
         self._acquire = scripts["acquire"]
         self._create = scripts["create"]
         self._release = scripts["release"]

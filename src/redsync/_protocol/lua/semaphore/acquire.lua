@@ -32,7 +32,7 @@ if ARGV[6] ~= '1' then
 end
 
 local seen = tonumber(ARGV[4])
--- include common.lua
+-- include semaphore/common.lua
 
 if call('PEXPIRE', meta, ARGV[3]) == 0 then
   return false

@@ -8,7 +8,7 @@
 --       seats as a string of "1" (renewed) and "0" (gone), count, version, fence, grace, ttl.
 local call = redis.call
 local seen = tonumber(ARGV[1])
--- include common.lua
+-- include semaphore/common.lua
 
 local ttl, keep, count, version = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5]), ARGV[6]
 if call('PEXPIRE', meta, ARGV[3]) == 0 then

@@ -7,7 +7,7 @@
 --       somebody else made it, and then nothing was changed.  nil if there is nothing to join.
 local call = redis.call
 local seen = tonumber(ARGV[1])
--- include common.lua
+-- include semaphore/common.lua
 
 local ttl, keep = tonumber(ARGV[2]), tonumber(ARGV[3])
 local count = call('HGET', meta, 'count')

@@ -6,7 +6,7 @@
 --       ttl; or nil if there is no such semaphore.
 local call = redis.call
 local seen = tonumber(ARGV[1])
--- include common.lua
+-- include semaphore/common.lua
 
 if call('PEXPIRE', meta, ARGV[3]) == 0 then
   return false

@@ -1,0 +1,13 @@
+-- Remove all signals.
+--
+-- KEYS  signals, open, sets
+-- ARGV  request
+-- Reply 1, or 0 if this request had done it before.
+-- include event/common.lua
+
+if call('ZSCORE', sets, ARGV[1]) then
+  return 0
+end
+mint(ARGV[1])
+call('DEL', signals, open)
+return 1
