@@ -42,6 +42,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "redsync._async.waiting",
         }
     ),
+    frozenset({"redsync._async.station"}),
     frozenset({"redsync._async.pool", "redsync._async.signals", "redsync._async.schedule"}),
     frozenset({"redsync._async.permit"}),
     frozenset({"redsync._async.semaphore", "redsync._async.event", "redsync._async.timers"}),
@@ -51,7 +52,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
 """From the ground up, modules or whole packages.  A module imports from lower floors, or from its
 own package; on the ground floor and on the floor of the namespaces also from its neighbours."""
 
-NEIGHBOURLY: Final = frozenset({0, 6})
+NEIGHBOURLY: Final = frozenset({0, 7})
 
 RUNTIMES: Final = frozenset(
     {"anyio", "asyncio", "concurrent", "multiprocessing", "queue", "redis", "threading"}

@@ -7,6 +7,7 @@
 from .aio import (
     HeldPermit,
     Permit,
+    RedisEvent,
     RedisEventError,
     RedisEventTimeoutError,
     RedisSemaphore,
@@ -24,6 +25,7 @@ from .aio import (
 __all__ = [
     "HeldPermit",
     "Permit",
+    "RedisEvent",
     "RedisEventError",
     "RedisEventTimeoutError",
     "RedisSemaphore",

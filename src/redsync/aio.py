@@ -1,5 +1,6 @@
 """redsync for asyncio; `redsync.sync` offers the same names for threads."""
 
+from ._async.event import RedisEvent
 from ._async.permit import Permit
 from ._async.semaphore import RedisSemaphore
 from ._types import HeldPermit, SemaphoreInitStrategy, SemaphoreStatus
@@ -18,6 +19,7 @@ from .exceptions import (
 __all__ = [
     "HeldPermit",
     "Permit",
+    "RedisEvent",
     "RedisEventError",
     "RedisEventTimeoutError",
     "RedisSemaphore",

@@ -1,5 +1,6 @@
 """redsync for threads; `redsync.aio` offers the same names for asyncio."""
 
+from ._sync.event import RedisEvent
 from ._sync.permit import Permit
 from ._sync.semaphore import RedisSemaphore
 from ._types import HeldPermit, SemaphoreInitStrategy, SemaphoreStatus
@@ -18,6 +19,7 @@ from .exceptions import (
 __all__ = [
     "HeldPermit",
     "Permit",
+    "RedisEvent",
     "RedisEventError",
     "RedisEventTimeoutError",
     "RedisSemaphore",

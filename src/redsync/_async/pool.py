@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Final, Protocol
-from weakref import WeakSet, WeakValueDictionary
-
-from redis import exceptions
+from typing import Protocol
+from weakref import WeakValueDictionary
 
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.owner import new_owner
@@ -27,20 +24,11 @@ from .._protocol.semaphore import (
     Token,
     parse_tended,
 )
-from .._protocol.trouble import is_wrong_type
-from .._runtime.aio import Mutex, Promise
+from .._runtime.aio import Promise
 from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
 from .grant import Grant, margin
-from .link import ALLOWANCE, PATIENCE, Link
-from .waiting import Queue
-
-_TIE: Final = 0.001
-"""Seconds after a lease's end at which it has surely run out by the server's milliseconds too."""
-
-_TEND_PATIENCE: Final = 1.0
-"""Seconds for one try to renew; others may be due."""
-
-_CLOSING: Final = 5.0
+from .link import PATIENCE, Link
+from .station import TIE, Station
 
 
 class Backend(Protocol):
@@ -108,12 +96,14 @@ class Waiter(Promise[Grant]):
         self.identifier = identifier
 
 
-class Pool:
+class Pool(Station[Waiter]):
     """Shared by all instances of one semaphore in one process and loop.
 
     Local state changes first and without I/O in between; what the server still has to learn waits
     in `_returns` and `_claims` until it has answered.
     """
+
+    refusal = RedisSemaphoreError
 
     def __init__(
         self,
@@ -123,14 +113,8 @@ class Pool:
         keys: SemaphoreKeys,
         wake_watchdog: Callable[[], None],
     ) -> None:
-        self.mutex = Mutex()
-        self.name = name
-        self.keys = keys
+        super().__init__(name, link, (keys.free, keys.held, keys.meta), keys.wake, wake_watchdog)
         self._backend = backend
-        self._wake_watchdog = wake_watchdog
-        self._pid = os.getpid()
-        self._link = link
-        self._members: WeakSet[Member] = WeakSet()
         # Weakly: a permit that nobody can give back any more is not renewed for ever.
         self._grants: WeakValueDictionary[str, Grant] = WeakValueDictionary()
         self._unsettled: set[str] = set()
@@ -144,33 +128,29 @@ class Pool:
         self._renewal = 0.0
         self._expiry: float | None = None
         """When the next lease of anybody ends."""
-        self._urgent = False
-        self._unblocking = False
-        wake = keys.wake + new_owner().encode()
-        self._queue: Queue[Waiter] = Queue(self, link, keys.free, wake, "redsync-waiting")
 
     # Members
 
     def join(self, member: Member) -> None:
         """An instance begins to use it."""
         with self.mutex:
-            self._members.add(member)
+            super().join(member)
             self._terms = self._all_terms()
 
     def leave(self, member: Member) -> None:
         """An instance is closed. Its permits are kept until they are given back."""
         with self.mutex:
-            self._members.discard(member)
+            super().leave(member)
             self._terms = self._all_terms()
 
     def idle(self) -> bool:
         """Whether nobody needs it any more."""
         with self.mutex:
-            return not (self._members or self._queue or self._returns or self._held())
+            return super().idle() and not (self._returns or self._held())
 
     async def close(self) -> None:
-        """End the connection that waits."""
-        await self._queue.close(_CLOSING)
+        """End the connections of its own."""
+        await super().close()
         await self._backend.close()
 
     def _all_terms(self) -> Terms:
@@ -208,10 +188,6 @@ class Pool:
 
     # One permit
 
-    def here(self) -> bool:
-        """Whether this is the process that the permits belong to, and not a fork of it."""
-        return self._pid == os.getpid()
-
     async def acquire(
         self, owner: str, terms: Terms, identifier: str, timeout: float | None, deadline: float
     ) -> Grant:
@@ -236,6 +212,7 @@ class Pool:
                 return found
         while timeout != 0:
             waiter = Waiter(owner, terms.ttl / 1000, identifier)
+            self._renew_within(waiter.ttl)
             if not await self._wait(waiter, end):
                 break
             grant = waiter.result()
@@ -274,21 +251,6 @@ class Pool:
             return grant
         self.give_back(grant)  # it took too long to get here
         return None
-
-    async def _wait(self, waiter: Waiter, end: float | None) -> bool:
-        """Get in line until there is a permit, which is true, or the time is up."""
-        with self.mutex:
-            self._queue.enter(waiter)
-            self._renew_within(waiter.ttl)
-            first = len(self._queue) == 1
-        if first:
-            self._wake_watchdog()
-        try:
-            await waiter.wait(None if end is None else max(0.0, end - monotonic()))
-        finally:
-            with self.mutex:
-                left = self._queue.leave(waiter)
-        return not left
 
     def abandon(self, owner: str) -> None:
         """A request has ended without its caller getting to know: give back what it was granted."""
@@ -390,49 +352,25 @@ class Pool:
             return None
         return _Claim(self, command, grants, returns)
 
-    def unblock(self) -> None:
-        """Nobody waits any more."""
-        self._unblocking = True
-        self._hurry()
-
-    def reconnected(self) -> None:
-        """Leases may have run out, tokens may be gone."""
-        self._hurry()
-
     def _grace(self) -> float:
         assert self._facts is not None, "nobody waits before the semaphore is known"
         return self._facts.grace / 1000
 
     # What the watchdog asks for
 
-    def due(self) -> float:
-        """When to tend next, on the monotonic clock."""
-        with self.mutex:
-            if self._urgent or self.idle():
-                return 0.0
-            if self._facts is None:
-                return math.inf
-            if self._queue and self._expiry is not None:
-                return min(self._renewal, self._expiry)
-            return self._renewal
+    def _next(self) -> float:
+        if self._facts is None:
+            return math.inf
+        if self._queue and self._expiry is not None:
+            return min(self._renewal, self._expiry)
+        return self._renewal
 
-    async def tend(self) -> None:
-        """Do what is due. Where the server cannot be asked, it is tried again soon."""
-        with self.mutex:
-            self._urgent = False
-            if not (self._returns or self._unblocking) and self.idle():
-                return
-        try:
-            if self._unblocking:
-                self._unblocking = False
-                await self._link.run(self._queue.unblocking, monotonic() + ALLOWANCE)
-            await self._tend(monotonic() + _TEND_PATIENCE)
-        except (exceptions.RedisError, OSError):
-            # Whoever holds a permit finds out by the deadline, and whoever waits by the timeout.
-            with self.mutex:
-                self._forget_old_returns()
-                self._expiry = None
-                self._renewal = monotonic() + min(1.0, self._shortest_ttl() / 10)
+    def _failed(self) -> None:
+        # What could not be given back for longer than its lease has come back by itself.
+        oldest = monotonic() - 2 * self._terms.ttl / 1000
+        self._returns = {each: since for each, since in self._returns.items() if since > oldest}
+        self._expiry = None
+        self._renewal = monotonic() + min(1.0, self._shortest_ttl() / 10)
 
     async def _tend(self, deadline: float) -> None:
         with self.mutex:
@@ -447,7 +385,7 @@ class Pool:
         )
         self._apply(tended, grants, returns, sent)
         with self.mutex:
-            self._expiry = None if tended.wait is None else monotonic() + tended.wait / 1000 + _TIE
+            self._expiry = None if tended.wait is None else monotonic() + tended.wait / 1000 + TIE
             busy = self._queue or self._held()
             interval = self._shortest_ttl() / 3 if busy else self._terms.keep / 3000
             self._renewal = sent + interval * random.uniform(0.8, 1.2)
@@ -471,7 +409,7 @@ class Pool:
             if self._facts is None or facts.version >= self._facts.version:
                 self._facts = facts
             if wait is not None:
-                self._expiry = monotonic() + wait / 1000 + _TIE
+                self._expiry = monotonic() + wait / 1000 + TIE
 
     def _renew_within(self, ttl: float) -> bool:
         """Have the next tend come before a lease of this length is half over."""
@@ -485,18 +423,6 @@ class Pool:
         ttls = [grant.ttl for grant in self._held()]
         ttls += [member.terms.ttl / 1000 for member in self._members]
         return min(ttls, default=self._terms.ttl / 1000)
-
-    def _forget_old_returns(self) -> None:
-        """What could not be given back for longer than its lease has come back by itself."""
-        oldest = monotonic() - 2 * self._terms.ttl / 1000
-        self._returns = {each: since for each, since in self._returns.items() if since > oldest}
-
-    def _hurry(self) -> None:
-        self._urgent = True
-        self._wake_watchdog()
-
-    def _explained(self) -> _Explained:
-        return _Explained(self.keys)
 
 
 class _Claim:
@@ -519,23 +445,3 @@ class _Claim:
 
     def failed(self) -> None:
         self._pool._hurry()
-
-
-class _Explained:
-    """Names the key that holds something else than it should."""
-
-    def __init__(self, keys: SemaphoreKeys) -> None:
-        self._keys = keys
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and is_wrong_type(error):
-            names = ", ".join(
-                key.decode() for key in (self._keys.free, self._keys.held, self._keys.meta)
-            )
-            raise RedisSemaphoreError(
-                f"one of the keys {names} holds something else than a semaphore: {error}; delete"
-                " it, or use another name or key_prefix"
-            ) from error

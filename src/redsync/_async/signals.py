@@ -1,0 +1,150 @@
+"""What a process keeps for one event: those who wait, and the signals that they were given."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from .._protocol.event import EventScripts, parse_done, parse_tended
+from .._protocol.keys import EventKeys
+from .._runtime.aio import Promise
+from ..exceptions import RedisEventError, RedisEventTimeoutError
+from .link import Link, deadline_for
+from .station import TIE, Station
+
+_SLICE: Final = 5.0
+
+_INTERVAL: Final = 4.0
+"""Seconds between looks for signals whose waiter died, while somebody waits."""
+
+_RETRY: Final = 0.5
+_UNUSED: Final = 3600.0
+
+
+class Waiter(Promise[str]):
+    """Somebody in line for a signal."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, owner: str) -> None:
+        super().__init__()
+        self.owner = owner
+
+
+class Signals(Station[Waiter]):
+    """Shared by all instances of one event in one process and loop."""
+
+    refusal = RedisEventError
+
+    def __init__(
+        self, name: str, link: Link, keys: EventKeys, wake_watchdog: Callable[[], None]
+    ) -> None:
+        all_keys = (keys.signals, keys.open, keys.sets)
+        super().__init__(name, link, all_keys, keys.wake, wake_watchdog)
+        self._scripts = EventScripts(keys)
+        self._given: dict[str, str] = {}
+        """Requests and the signals that they have not confirmed yet."""
+        self._returns: set[str] = set()
+        self._look = 0.0
+
+    async def set(self, request: str) -> None:
+        """Add a signal."""
+        with self._explained():
+            await self._link.run(self._scripts.set(request), deadline_for(None))
+
+    async def clear(self, request: str) -> None:
+        """Remove all signals."""
+        with self._explained():
+            await self._link.run(self._scripts.clear(request), deadline_for(None))
+
+    async def is_set(self) -> bool:
+        """Whether a signal waits to be taken."""
+        with self._explained():
+            return await self._link.run(self._scripts.count, deadline_for(None)) != 0
+
+    async def wait(self, owner: str, timeout: float | None) -> None:
+        """Wait for a signal. If this raises, or is cancelled, `abandon` the owner."""
+        end = None if timeout is None else monotonic() + timeout
+        if not self._queue and await self._take(owner, deadline_for(timeout)):
+            return
+        while timeout != 0:
+            waiter = Waiter(owner)
+            if not await self._wait(waiter, end):
+                break
+            if await self._confirm(owner, waiter.result()):
+                return
+        when = f"came within {timeout:g} s" if timeout else "is there"
+        raise RedisEventTimeoutError(
+            f"no signal of the event {self.name!r} {when}"
+        ) from self._queue.trouble
+
+    def abandon(self, owner: str) -> None:
+        """A wait has ended without its caller getting to know: give back what it was given."""
+        with self.mutex:
+            signal = self._given.pop(owner, None)
+            if signal is not None:
+                self._returns.add(signal)
+                self._hurry()
+
+    async def _take(self, owner: str, deadline: float) -> bool:
+        # What is taken has its taker's name.
+        self._given[owner] = owner
+        with self._explained():
+            taken = parse_done(await self._link.run(self._scripts.take(owner), deadline))
+        if taken:
+            return await self._confirm(owner, owner)
+        del self._given[owner]
+        return False
+
+    async def _confirm(self, owner: str, signal: str) -> bool:
+        """Tell the server that somebody is woken; False if it was too late for that."""
+        command = self._scripts.confirm(signal)
+        confirmed = parse_done(await self._link.run(command, deadline_for(None)))
+        del self._given[owner]
+        return confirmed
+
+    # What the connection that waits asks for
+
+    def slice(self) -> float:
+        """Nothing depends on it."""
+        return _SLICE
+
+    def deliver(self, elements: list[bytes], sent: float) -> None:
+        """Hand signals to those who wait, who confirm them."""
+        for element in elements:
+            signal = element.decode()
+            if self._queue:
+                waiter = self._queue.pop()
+                self._given[waiter.owner] = signal
+                waiter.resolve(signal)
+            else:
+                self._returns.add(signal)
+                self._hurry()
+
+    # What the watchdog asks for
+
+    def idle(self) -> bool:
+        """Whether nobody needs it any more."""
+        return super().idle() and not self._returns
+
+    def _next(self) -> float:
+        return self._look if self._queue else monotonic() + _UNUSED
+
+    async def _tend(self, deadline: float) -> None:
+        with self.mutex:
+            returns = list(self._returns)
+            if not (returns or self._queue):
+                return
+        wait = parse_tended(await self._link.run(self._scripts.tend(returns), deadline))
+        with self.mutex:
+            self._returns.difference_update(returns)
+            self._look = monotonic() + _INTERVAL * random.uniform(0.8, 1.2)
+            if wait is not None:
+                self._look = min(self._look, monotonic() + wait / 1000 + TIE)
+
+    def _failed(self) -> None:
+        self._look = monotonic() + _RETRY
+        if self._returns and not self._queue:
+            self._returns = set()
