@@ -37,6 +37,7 @@ class Hub:
         self.network = Network(client)
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
+        self._transactions: dict[Address, Lock] = {}
         self._failures: dict[Address, tuple[int, float]] = {}
         """How often connecting failed in a row, and when to try again."""
 
@@ -52,6 +53,10 @@ class Hub:
         finally:
             lock.release()
         return wire
+
+    def transactions(self, node: Node) -> Lock:
+        """The lock for transactions on the connection to a node."""
+        return self._transactions.setdefault(node.address, Lock())
 
     async def _connect(self, node: Node, deadline: float) -> Wire:
         times, due = self._failures.get(node.address, (0, 0.0))
@@ -126,6 +131,15 @@ class Link:
                 await sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(_LONGEST_DELAY, 2 * delay)
 
+    async def connected(self, deadline: float) -> tuple[Wire, Lock]:
+        """The connection, and the lock that a transaction on it has to hold: what one caller
+        watches is forgotten at the end of another's transaction.
+        """
+        if self._wire is None or self._wire.failure is not None:
+            await self._connect(deadline)
+        assert self._wire is not None and self._node is not None
+        return self._wire, self._hub.transactions(self._node)
+
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
         if self._node is None:
@@ -150,7 +164,7 @@ class Link:
         """Send it where the key is moving to, this once."""
         node = await self._hub.network.node_at((error.host, error.port))
         wire = await self._hub.wire(node, deadline)
-        return await wire.call(packed, deadline - monotonic(), (_ASKING,))
+        return (await wire.exchange((_ASKING, packed), deadline - monotonic()))[-1]
 
     async def _reroute(self, error: Exception, deadline: float) -> None:
         """Forget where the key was, if the error says that it is elsewhere."""

@@ -27,6 +27,7 @@ from ..exceptions import (
     RedisSemaphoreTimeoutError,
 )
 from .link import Link, deadline_for
+from .optimistic import Optimistic
 from .permit import Holding, Ledger, Permit
 from .pool import Backend, Pool
 from .scripted import Scripted
@@ -368,7 +369,8 @@ class RedisSemaphore:
 
     def _make_pool(self, session: Session) -> Pool:
         link = Link(session.hub, self._keys.meta)
-        backend: Backend = Scripted(link, self._keys)
+        lua = self._strategy is SemaphoreInitStrategy.LUA
+        backend: Backend = (Scripted if lua else Optimistic)(link, self._keys)
         return Pool(self._name, link, backend, self._keys, session.wake)
 
 

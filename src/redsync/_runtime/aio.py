@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 import os
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -369,30 +370,39 @@ class Wire(_Stream):
     def __init__(self, connection: Any) -> None:
         super().__init__(connection)
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[asyncio.Future[Reply] | None, float, float]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[Reply], float, float]] = deque()
         self._outbox: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    async def call(self, packed: bytes, timeout: float, before: tuple[bytes, ...] = ()) -> Reply:
-        """Send one command and wait for its reply; right before it others, whose replies drop."""
+    async def call(self, packed: bytes, timeout: float) -> Reply:
+        """Send one command and wait for its reply."""
         self._check()
-        now = self._loop.time()
-        alone = not self._waiting
-        if before:
-            packed = b"".join(before) + packed
-            self._waiting.extend([(None, now, now)] * len(before))
         future: asyncio.Future[Reply] = self._loop.create_future()
+        self._send(packed, [future], timeout)
+        return await future
+
+    async def exchange(self, commands: Sequence[bytes], timeout: float) -> list[Reply]:
+        """Send commands that follow each other, with none of another caller in between."""
+        self._check()
+        futures = [self._loop.create_future() for _ in commands]
+        self._send(b"".join(commands), futures, timeout)
+        await futures[-1]
+        return [future.result() for future in futures]
+
+    def _send(self, packed: bytes, futures: list[asyncio.Future[Reply]], timeout: float) -> None:
         if self._outbox:
             self._outbox.append(packed)
-        elif alone:
+        elif not self._waiting:
             self._transport.write(packed)
         else:
             self._outbox.append(packed)
             self._loop.call_soon(self._flush)
-        self._waiting.append((future, now, now + timeout))
+        now = self._loop.time()
+        # Whoever waits for several replies waits for the last one.
+        self._waiting.extend([(future, now, math.inf) for future in futures[:-1]])
+        self._waiting.append((futures[-1], now, now + timeout))
         if self._timer is None or self._timer.when() > now + timeout:
             self._arm(now + timeout)
-        return await future
 
     def _flush(self) -> None:
         packed, self._outbox = b"".join(self._outbox), []
@@ -413,7 +423,7 @@ class Wire(_Stream):
             return
         pending = []
         for future, _, deadline in self._waiting:
-            if future is None or future.done():
+            if future.done() or deadline == math.inf:
                 continue
             if deadline <= now:
                 future.set_exception(TimeoutError("no answer in time"))
@@ -424,14 +434,16 @@ class Wire(_Stream):
 
     def _on_reply(self, reply: Reply) -> None:
         future = self._waiting.popleft()[0]
-        if future is not None and not future.done():
+        if not future.done():
             future.set_result(reply)
 
     def _on_failure(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for future, _, _ in self._waiting:
-            if future is not None and not future.done():
+        for future, _, deadline in self._waiting:
+            if deadline == math.inf:
+                future.cancel()
+            elif not future.done():
                 future.set_exception(ConnectionError(self.failure))
         self._waiting.clear()
 

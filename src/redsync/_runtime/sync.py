@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
@@ -327,14 +327,19 @@ class Wire(_Stream):
         self._unanswered: deque[_Exchange] = deque()
         self._led = False
 
-    def call(self, packed: bytes, timeout: float, before: tuple[bytes, ...] = ()) -> Reply:
-        """Send one command and wait for its reply; right before it others, whose replies drop."""
-        mine = _Exchange(packed)
+    def call(self, packed: bytes, timeout: float) -> Reply:
+        """Send one command and wait for its reply."""
+        return self.exchange((packed,), timeout)[0]
+
+    def exchange(self, commands: Sequence[bytes], timeout: float) -> list[Reply]:
+        """Send commands that follow each other, with none of another caller in between."""
+        # Whoever waits for several replies waits for the last one.
+        before = [_Exchange(packed, left=True) for packed in commands[:-1]]
+        mine = _Exchange(commands[-1])
         try:
             with self._mutex:
                 self._check()
-                self._unsent += [_Exchange(each, left=True) for each in before]
-                self._unsent.append(mine)
+                self._unsent += [*before, mine]
                 if self._led:
                     mine.gate = threading.Lock()
                     mine.gate.acquire()
@@ -349,9 +354,10 @@ class Wire(_Stream):
             if not (mine.left and isinstance(error, TimeoutError)):
                 self.close(error)  # interrupted, perhaps with the lead in our hands
             raise
+        outcomes = [each.outcome for each in (*before, mine)]
         if mine.outcome is None:
             raise ConnectionError(self.failure)
-        return mine.outcome[0]
+        return [outcome[0] for outcome in outcomes if outcome is not None]
 
     def _follow(self, mine: _Exchange, gate: threading.Lock, deadline: float) -> None:
         """Wait for the outcome or the lead."""

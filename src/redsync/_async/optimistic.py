@@ -1,0 +1,295 @@
+"""The semaphore's transitions as transactions, for servers that forbid scripts.
+
+WATCH meta, read, decide here, MULTI, change, EXEC; and all over again if somebody else was faster.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, Protocol, TypeVar
+
+from redis import exceptions
+
+from .._protocol.keys import SemaphoreKeys
+from .._protocol.resp import Reply, pack
+from .._protocol.scripts import Command
+from .._protocol.semaphore import Contents, Empty, Facts, Return, Seat, Tended, Terms, Token
+from .._protocol.transitions import Draft, has, renewal
+from .._protocol.trouble import advised, passes
+from .._runtime.aio import sleep
+from .link import Link
+
+_FIRST_DELAY: Final = 0.002
+_LONGEST_DELAY: Final = 0.1
+
+_MULTI: Final = pack("MULTI")
+_EXEC: Final = pack("EXEC")
+_UNWATCH: Final = pack("UNWATCH")
+
+T = TypeVar("T")
+R = TypeVar("R", covariant=True)
+
+
+class Attempt(Protocol[R]):
+    """Something that may have to be tried several times."""
+
+    async def __call__(self, deadline: float) -> R:
+        """Try it once."""
+
+
+class Optimistic:
+    """What `scripted` does with scripts."""
+
+    def __init__(self, link: Link, keys: SemaphoreKeys) -> None:
+        self._link = link
+        self._keys = keys
+        self._pop = Command(pack("LPOP", keys.free))
+        self._reads = (
+            pack("PTTL", keys.meta),
+            pack("HGETALL", keys.meta),
+            pack("LRANGE", keys.free, 0, -1),
+            pack("ZRANGE", keys.held, 0, -1, "WITHSCORES"),
+            # Last, so that nothing is read after it: a lease counted from an earlier instant would
+            # be too short.
+            pack("TIME"),
+        )
+
+    async def acquire(
+        self, owner: str, terms: Terms, seen: int, identifier: str, deadline: float
+    ) -> Token | Empty | None:
+        """Take a free permit; None if there is no such semaphore.
+
+        If the answer to LPOP is lost, so is the token, until somebody misses it (at most a grace).
+        """
+        while True:
+            popped = await self._link.run(self._pop, deadline)
+            if not isinstance(popped, bytes):
+                break
+            token = Token.parse(popped)
+            seat = Seat(token.slot, token.fence, owner, terms.ttl, 0, identifier)
+            if await self._transact(_claiming(seat), seen, deadline):
+                return token
+
+        def look(draft: Draft, left: int) -> Empty | None:
+            if not draft.exists:
+                return None
+            draft.keep_alive(terms, left)
+            draft.reap()
+            return Empty(draft.wait, draft.pushed, draft.facts)
+
+        return await self._transact(look, seen, deadline)
+
+    async def create(
+        self,
+        terms: Terms,
+        count: int | None,
+        known: Facts | None,
+        seen: int,
+        deadline: float,
+    ) -> Facts | None:
+        """Make the semaphore, or join it; None if there is nothing to join."""
+
+        def change(draft: Draft, left: int) -> Facts | None:
+            if draft.exists:
+                if count in (None, draft.facts.count):
+                    draft.keep_alive(terms, left)
+                return draft.facts
+            if known is not None:
+                draft.recreate(known, terms)
+            elif count is not None:
+                draft.create(count, terms)
+            else:
+                return None
+            draft.keep_alive(terms, 0)
+            return draft.facts
+
+        return await self._transact(change, seen, deadline)
+
+    async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None:
+        """Give a permit back, if it is still this owner's."""
+        handback = Return(token.slot, token.fence, owner)
+        await self._transact(
+            lambda draft, _: draft.exists and draft.give_back(handback), seen, deadline
+        )
+
+    async def tend(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+        deadline: float,
+    ) -> Tended:
+        """Renew, give back and reap.
+
+        What only has to be renewed comes first, by itself: it does not fail if others are faster.
+        """
+        renewed = await self._renew(seats, deadline)
+
+        def change(draft: Draft, left: int) -> Tended:
+            if not draft.exists:
+                draft.recreate(known, terms)
+                left = 0
+            elif known.version > draft.facts.version:
+                draft.resize(known.count, known.version)  # the data is from before a resize
+            draft.keep_alive(terms, left)
+            seated = [done or draft.seat(seat) for done, seat in zip(renewed, seats, strict=True)]
+            for handback in returns:
+                draft.give_back(handback)
+            draft.reap()
+            return Tended(seated, draft.wait, draft.facts)
+
+        return await self._transact(change, seen, deadline)
+
+    def claim(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+    ) -> Command | None:
+        """A transaction takes several round trips: it has no place before a wait."""
+        return None
+
+    async def resize(
+        self, terms: Terms, count: int, version: int, seen: int, deadline: float
+    ) -> tuple[bool, Facts] | None:
+        """Change the count, if the version is still this one; None: no such semaphore."""
+
+        def change(draft: Draft, left: int) -> tuple[bool, Facts] | None:
+            if not draft.exists:
+                return None
+            draft.keep_alive(terms, left)
+            current = draft.facts.version == version
+            if current:
+                draft.resize(count)
+            return current, draft.facts
+
+        return await self._transact(change, seen, deadline)
+
+    async def contents(self, deadline: float) -> Contents:
+        """Read everything."""
+        return await self._retried(self._read_at_once, deadline)
+
+    async def close(self) -> None:
+        """There is nothing to close: the link is everybody's."""
+
+    async def _read_at_once(self, deadline: float) -> Contents:
+        wire, _ = await self._link.connected(deadline)
+        replies = await wire.exchange((_MULTI, *self._reads, _EXEC), deadline - monotonic())
+        return _contents(_answers(_checked(replies)[-1]))[0]
+
+    async def _renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
+        """Lengthen the leases of permits whose record is there; tell which ones those are."""
+        if not seats:
+            return []
+
+        async def exchange(deadline: float) -> list[bool]:
+            wire, lock = await self._link.connected(deadline)
+            if not await lock.acquire(deadline - monotonic()):
+                raise exceptions.TimeoutError("other transactions take too long")
+            try:
+                [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
+                seconds, micros = (int(_text(each)) for each in _answers(time))
+                commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
+                packed = [pack(*command) for command in commands]
+                replies = await wire.exchange((_MULTI, *packed, _EXEC), deadline - monotonic())
+            finally:
+                lock.release()
+            _, records, held = _answers(_checked(replies)[-1])
+            slots = {int(_text(slot)) for slot in _answers(held)}
+            return [
+                seat.slot in slots and isinstance(record, bytes) and has(record.decode(), seat)
+                for seat, record in zip(seats, _answers(records), strict=True)
+            ]
+
+        return await self._retried(exchange, deadline)
+
+    async def _transact(self, change: Callable[[Draft, int], T], seen: int, deadline: float) -> T:
+        """Make a change, once it can be made without anybody else in between."""
+        watches_free = False
+
+        async def attempt(deadline: float) -> T:
+            nonlocal watches_free
+            wire, lock = await self._link.connected(deadline)
+            if not await lock.acquire(deadline - monotonic()):
+                raise exceptions.TimeoutError("other transactions take too long")
+            try:
+                watched = (self._keys.meta, self._keys.free) if watches_free else (self._keys.meta,)
+                reads = (_UNWATCH, pack("WATCH", *watched), *self._reads)
+                replies = await wire.exchange(reads, deadline - monotonic())
+                contents, left = _contents(_checked(replies)[2:])
+                draft = Draft(self._keys, contents, seen)
+                result = change(draft, left)
+                draft.finish()
+                if draft.watches_free and not watches_free:
+                    watches_free = True
+                    raise exceptions.WatchError("once more, with the list watched")
+                if draft.commands:
+                    packed = [pack(*command) for command in draft.commands]
+                    commands = (_MULTI, *packed, _EXEC)
+                    replies = await wire.exchange(commands, deadline - monotonic())
+                    if _checked(replies)[-1] is None:
+                        raise exceptions.WatchError(
+                            "others change this semaphore all the time; try again"
+                        )
+                    _answers(replies[-1])
+                return result
+            finally:
+                lock.release()
+
+        return await self._retried(attempt, deadline)
+
+    async def _retried(self, attempt: Attempt[T], deadline: float) -> T:
+        """Try until it is done; every transition has one effect, however often it is tried."""
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await attempt(deadline)
+            except exceptions.WatchError as failure:
+                error: Exception = failure
+            except (exceptions.RedisError, OSError) as failure:
+                await self._link.look_again(failure)
+                if not (passes(failure) or isinstance(failure, exceptions.MovedError)):
+                    raise advised(failure) from None
+                error = failure
+            pause = delay * random.uniform(0.1, 1.0)
+            if monotonic() + pause >= deadline:
+                raise advised(error)
+            await sleep(pause)
+            delay = min(_LONGEST_DELAY, 2 * delay)
+
+
+def _claiming(seat: Seat) -> Callable[[Draft, int], bool]:
+    return lambda draft, _: draft.exists and draft.seat(seat)
+
+
+def _checked(replies: Sequence[Reply]) -> Sequence[Reply]:
+    for reply in replies:
+        if isinstance(reply, exceptions.RedisError):
+            raise reply
+    return replies
+
+
+def _answers(reply: Reply) -> list[Reply]:
+    """The elements of an answer, none of which is an error."""
+    if isinstance(reply, exceptions.RedisError):
+        raise reply
+    assert isinstance(reply, list)
+    _checked(reply)
+    return reply
+
+
+def _contents(replies: Sequence[Reply]) -> tuple[Contents, int]:
+    left, meta, free, held, time = replies
+    assert isinstance(left, int)
+    return Contents.parse([time, meta, free, held]), left
+
+
+def _text(reply: Reply) -> str:
+    assert isinstance(reply, bytes)
+    return reply.decode()
