@@ -107,7 +107,11 @@ class Link:
                     wire = await self._connect(deadline)
                 sent = True
                 packed = request.packed(again=again, whole=whole)
-                reply = await wire.call(packed, deadline - monotonic())
+                if request.before:
+                    commands = (*request.before, packed)
+                    reply = (await wire.exchange(commands, deadline - monotonic()))[-1]
+                else:
+                    reply = await wire.call(packed, deadline - monotonic())
                 if isinstance(reply, exceptions.AskError):
                     reply = await self._ask(
                         reply, request.packed(again=again, whole=True), deadline
