@@ -69,8 +69,11 @@ class Optimistic:
                 break
             token = Token.parse(popped)
             seat = Seat(token.slot, token.fence, owner, terms.ttl, 0, identifier)
-            if await self._transact(_claiming(seat), seen, deadline):
+            claimed = await self._transact(_claiming(seat), seen, deadline)
+            if claimed:
                 return token
+            if claimed is None:
+                break
 
         def look(draft: Draft, left: int) -> Empty | None:
             if not draft.exists:
@@ -264,8 +267,9 @@ class Optimistic:
             delay = min(_LONGEST_DELAY, 2 * delay)
 
 
-def _claiming(seat: Seat) -> Callable[[Draft, int], bool]:
-    return lambda draft, _: draft.exists and draft.seat(seat)
+def _claiming(seat: Seat) -> Callable[[Draft, int], bool | None]:
+    """Whether the permit is theirs; None if there is no such semaphore."""
+    return lambda draft, _: draft.seat(seat) if draft.exists else None
 
 
 def _checked(replies: Sequence[Reply]) -> Sequence[Reply]:

@@ -195,11 +195,13 @@ class Draft:
 
     def _pull_in_deadlines(self) -> None:
         """Deadlines further away than a lease is long: the clock was set back."""
-        ttl = self._number("ttl")
-        if self._number("recovery") > self._now + ttl:
-            self._set("recovery", self._now + ttl)
+        ttl, recovery = self._number("ttl"), self._number("recovery")
+        furthest = max(self._held.values(), default=0)
+        if furthest <= self._now + max(ttl, self._number("grace")) and recovery <= self._now + ttl:
+            return
+        self._set("recovery", min(recovery, self._now + ttl))
         for slot, deadline in list(self._held.items()):
-            if deadline > self._latest(slot) and deadline > self._now + ttl:
+            if deadline > self._latest(slot):
                 self._lease(slot, self._latest(slot))
 
     def _latest(self, slot: int) -> int:

@@ -99,6 +99,7 @@ local function pull_in_deadlines(ttl, grace)
       call('ZADD', held, text(latest), leases[i])
     end
   end
+  return recovery
 end
 
 -- A slot that is neither free nor held was popped and not claimed yet, or its keys were evicted.
@@ -135,7 +136,7 @@ local function reap()
   end
   local last = call('ZRANGE', held, -1, -1, 'WITHSCORES')
   if last[2] and tonumber(last[2]) > now + math.max(ttl, grace) or recovery > now + ttl then
-    pull_in_deadlines(ttl, grace)
+    recovery = pull_in_deadlines(ttl, grace)
   end
   if call('LLEN', free) + call('ZCARD', held) ~= circulating() then
     lease_missing(grace, recovery)
