@@ -165,6 +165,7 @@ class Pool(Station[Waiter]):
             facts = await self._backend.create(terms, count, self._facts, self._seen, deadline)
         if facts is not None:
             self._note(facts)
+            self._wake_watchdog()  # it sleeps for as long as there is nothing to look after
         return facts
 
     async def contents(self, deadline: float) -> Contents:
