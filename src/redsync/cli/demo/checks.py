@@ -90,8 +90,9 @@ def signal_faults(history: History) -> Iterator[str]:
         yield "no signal was sent"
     elif len(history.woken) != len(history.sent):
         yield f"{len(history.sent)} sent, {len(history.woken)} woken"
-    elif any(woken < sent for (_, woken), (_, sent) in zip(history.woken, history.sent)):
-        yield "somebody was woken before the signal was sent"
+    for (worker, woken), (_, sent) in zip(history.woken, history.sent, strict=False):
+        if woken < sent:
+            yield f"{worker} was woken before the signal was sent"
 
 
 def losses(history: History) -> Iterator[str]:

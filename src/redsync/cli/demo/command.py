@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
@@ -91,13 +92,9 @@ def perform(history: History, show: Show, url: str | None) -> None:
             server = cleanup.enter_context(Server())
             url = server.url
             show.note(f"server  pid {server.pid}")
-        client = redis.Redis.from_url(
-            url,
-            socket_timeout=_PATIENCE,
-            socket_connect_timeout=_PATIENCE,
-            retry=Retry(NoBackoff(), 0),
-        )
+        client = connect(url)
         cleanup.callback(client.close)
+        client.ping()
         semaphore = RedisSemaphore.create(
             client, key, count=COUNT, permit_ttl=PERMIT_TTL, lease_ttl=KEEP, identifier="demo"
         )
@@ -109,7 +106,23 @@ def perform(history: History, show: Show, url: str | None) -> None:
             show.note(f"worker {worker.name}  pid {worker.pid}")
         course = Course(history, show, crew)
         course.run()
-        history.free = course.wait_for_free(semaphore)
+        try:
+            history.free = course.wait_for_free(semaphore)
+        except redis.RedisError as error:
+            history.troubles.append(f"the server cannot be used any more: {error}")
+
+
+def connect(url: str) -> redis.Redis:
+    """A client that gives up soon."""
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=_PATIENCE,
+            socket_connect_timeout=_PATIENCE,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="'--url'") from error
 
 
 def remove_keys(client: redis.Redis, key: str) -> None:
@@ -160,7 +173,7 @@ class Course:
         self._show.note(f"{victim.name} is killed by SIGKILL while it holds a permit")
         self._await(lambda: victim.ended, "it is dead")
         for hold in self._history.cut_off():
-            self._await(lambda hold=hold: self._history.next_after(hold), f"{hold} is back")
+            self._await(partial(self._history.next_after, hold), f"{hold} is back")
             heir = self._history.next_after(hold)
             if heir is not None:
                 after = heir.granted - self._history.killed[victim.name]

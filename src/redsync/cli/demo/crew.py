@@ -15,7 +15,7 @@ from typing import Any, Final
 
 __all__ = ["Crew", "Worker"]
 
-_LAST_WAIT: Final = 5.0
+_LAST_WAIT: Final = 1.0
 
 
 class Worker:
@@ -25,7 +25,7 @@ class Worker:
         self.name = name
         self.ended = False
         """It has closed its end of the reports: no more will come."""
-        command = [sys.executable, "-m", __package__ + ".worker", kind, key, name]
+        command = [sys.executable, "-m", f"{__package__}.worker", kind, key, name]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .history import History, Hold
 
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["Lines", "Show", "Silence", "Table", "conclusion"]
+
+
+_FRAME: Final = 0.05
+"""Seconds for which a picture stands at least."""
+
+
+_COLUMNS: Final = {"Slot": 4, "Fence": 16, "Holder": 20, "Held for": 8, "Lease": 6}
 
 
 class Show(AbstractContextManager["Show"]):
@@ -70,6 +77,7 @@ class Table(Show):
 
         super().__init__(history)
         self._notes: deque[str] = deque(maxlen=8)
+        self._drawn = 0.0
         self._live = Live(auto_refresh=False, get_renderable=self._render)
 
     def __enter__(self) -> Table:
@@ -90,8 +98,10 @@ class Table(Show):
         self._notes.append(f"{time.monotonic() - self.began:5.1f} s  {text}")
 
     def refresh(self) -> None:
-        """Draw it."""
-        self._live.refresh()
+        """Draw it, if the last picture is old enough."""
+        if time.monotonic() - self._drawn > _FRAME:
+            self._drawn = time.monotonic()
+            self._live.refresh()
 
     def _render(self) -> RenderableType:
         from rich.console import Group
@@ -100,8 +110,8 @@ class Table(Show):
 
         history, now = self.history, time.monotonic()
         grid = Grid(title=f"{history.count} permits, {len(history.holds)} times granted")
-        for name in ("Slot", "Fence", "Holder", "For", "Lease"):
-            grid.add_column(name, min_width=4 if name == "Slot" else 8)
+        for name, width in _COLUMNS.items():
+            grid.add_column(name, width=width)
         held = {hold.slot: hold for hold in history.open()}
         for slot in range(history.count):
             hold = held.get(slot)
@@ -119,7 +129,7 @@ class Table(Show):
 def conclusion(summary: dict[str, Any], write: Callable[[str], object] = sys.stdout.write) -> None:
     """Write a summary for people."""
     grants = ", ".join(f"{kind} {number}" for kind, number in summary["grants"].items())
-    write(f"\n{sum(summary['grants'].values())} permits granted ({grants}),")
+    write(f"\nPermits were granted {sum(summary['grants'].values())} times ({grants}),")
     write(f" at most {summary['most_at_once']} at once, in {summary['took']:.1f} s.\n")
     for one in summary["killed"]:
         back = "never came back" if one["back_after"] is None else f"back in {one['back_after']} s"
