@@ -189,7 +189,7 @@ class Link:
             self._wire = None
 
 
-def deadline_for(timeout: float | None) -> float:
-    """Until when to try to reach the server, for a caller who has so many seconds."""
+def deadline_for(timeout: float | None, began: float | None = None) -> float:
+    """Until when to try to reach the server, for a caller who has so many seconds in all."""
     patience = PATIENCE if timeout is None else min(PATIENCE, max(ALLOWANCE, timeout))
-    return monotonic() + patience
+    return (monotonic() if began is None else began) + patience

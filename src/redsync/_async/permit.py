@@ -44,12 +44,12 @@ class Permit:
     @property
     def held(self) -> bool:
         """Whether it is surely ours at this instant."""
-        return self._grant.held and self._pool.here()
+        return self._pool.here() and self._grant.held
 
     @property
     def lost(self) -> bool:
         """Whether it ended without having been released: nobody may rely on it any more."""
-        return self._grant.lost
+        return self._pool.here() and self._grant.lost
 
     def remaining(self) -> float:
         """Seconds for which it is surely ours even if no renewal succeeds; never optimistic."""

@@ -27,7 +27,7 @@ from .._protocol.semaphore import (
 from .._runtime.aio import Promise
 from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
 from .grant import Grant, margin
-from .link import PATIENCE, Link
+from .link import PATIENCE, Link, deadline_for
 from .station import TIE, Station
 
 
@@ -190,7 +190,7 @@ class Pool(Station[Waiter]):
     # One permit
 
     async def acquire(
-        self, owner: str, terms: Terms, identifier: str, timeout: float | None, deadline: float
+        self, owner: str, terms: Terms, identifier: str, timeout: float | None, began: float
     ) -> Grant:
         """Wait for a permit.
 
@@ -201,9 +201,10 @@ class Pool(Station[Waiter]):
             terms: The lease, and how long the keys stay.
             identifier: Who asks.
             timeout: How long to wait, in seconds.
-            deadline: Until when to try to reach the server.
+            began: Since when.
         """
-        end = None if timeout is None else monotonic() + timeout
+        end = None if timeout is None else began + timeout
+        deadline = deadline_for(timeout, began)
         if not self._queue:  # those who came first come first
             found = await self._try(owner, terms, identifier, deadline)
             if timeout == 0 and isinstance(found, Empty) and found.pushed:
@@ -216,7 +217,8 @@ class Pool(Station[Waiter]):
             self._renew_within(waiter.ttl)
             if not await self._wait(waiter, end):
                 break
-            grant = waiter.result()
+            with self._explained():
+                grant = waiter.result()
             if grant.held:
                 return grant
             self.give_back(grant)  # this process was held up for too long

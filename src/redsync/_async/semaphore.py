@@ -184,17 +184,14 @@ class RedisSemaphore:
         """
         timeout = checked_timeout(timeout)
         began = monotonic()
-        deadline = deadline_for(timeout)
         home = self._homes.get()
         owner = new_owner()
         pool = home.pool
         try:
             if pool is None:
                 pool = await self._joined(timeout)
-                if timeout:
-                    timeout = max(0.001, timeout - (monotonic() - began))
             identifier = self._identifier or default_identifier()
-            grant = await pool.acquire(owner, self._terms, identifier, timeout, deadline)
+            grant = await pool.acquire(owner, self._terms, identifier, timeout, began)
             permit = Permit(self._name, pool, grant)
             home.ledger.add(permit)
             return permit

@@ -12,6 +12,7 @@ from .link import Hub
 
 _log = logging.getLogger("redsync")
 
+_SHORTEST_SLEEP: Final = 0.0005
 _LONGEST_SLEEP: Final = 3600.0
 _CLOSING: Final = 5.0
 
@@ -75,7 +76,7 @@ class Session:
                 charge = self._charges[key] = make(self)
             charge.join(member)
             self._registry.sessions[self._client] = self
-            if self._worker is None:
+            if self._worker is None or not self._worker.alive:
                 self._worker = Worker(self._look_after, "redsync-watchdog")
         self._flag.set()
         found: C = charge
@@ -128,7 +129,7 @@ class Session:
                 if charge.due() <= now:
                     await self._call_on(key, charge)
             due = min(charge.due() for _, charge in charges)
-            await self._flag.wait(min(due - monotonic(), _LONGEST_SLEEP))
+            await self._flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
 
     async def _call_on(self, key: Hashable, charge: Charge) -> None:
         try:

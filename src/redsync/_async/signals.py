@@ -73,7 +73,9 @@ class Signals(Station[Waiter]):
             waiter = Waiter(owner)
             if not await self._wait(waiter, end):
                 break
-            if await self._confirm(owner, waiter.result()):
+            with self._explained():
+                signal = waiter.result()
+            if await self._confirm(owner, signal):
                 return
         when = f"came within {timeout:g} s" if timeout else "is there"
         raise RedisEventTimeoutError(

@@ -109,7 +109,7 @@ class Queue(Generic[P]):
     def enter(self, promise: P) -> None:
         """Get in line, at the end. Called with the mutex held."""
         self._waiting[promise] = None
-        if self._worker is None:
+        if self._worker is None or not self._worker.alive:
             self._closing = False
             self._worker = Worker(self._serve, self._name)
         self._wanted.set()
@@ -126,10 +126,6 @@ class Queue(Generic[P]):
     def pop(self) -> P:
         """Take the first one out of line. Called with the mutex held."""
         return self._waiting.popitem(last=False)[0]
-
-    def claimable(self) -> None:
-        """The host has something to claim though nobody waits any more."""
-        self._wanted.set()
 
     async def close(self, timeout: float) -> None:
         """End the worker and its connection, once nobody waits."""
@@ -156,12 +152,18 @@ class Queue(Generic[P]):
                     self.trouble = error
                     await self._pause(delay)
                     delay = min(_LONGEST_DELAY, 2 * delay)
-                    await self._link.look_again(error)
+                    with suppress(exceptions.RedisError, OSError):
+                        await self._link.look_again(error)
                 else:
                     self._fail_all(advised(error))
             except Exception as error:  # a fault of ours: better told than waited for
                 self._drop_line(error)
                 self._fail_all(error)
+            except BaseException as error:
+                # Somebody has cancelled every task that there is: whose turn the next reply is, a
+                # successor could not know.
+                self._drop_line(error)
+                raise
             else:
                 delay = _FIRST_DELAY
             if not going_on():

@@ -251,10 +251,7 @@ class Worker:
 
 
 class cancelled_by:
-    """Cancel the body when the flag is set.
-
-    `expired` tells afterwards whether that is how it ended.
-    """
+    """Cancel the body when a call returns true."""
 
     def __init__(self, wait: Callable[[], Awaitable[object]]) -> None:
         self._wait = wait
@@ -267,8 +264,8 @@ class cancelled_by:
         return self
 
     async def _watch(self) -> None:
-        await self._wait()
-        self._scope.cancel()
+        if await self._wait():
+            self._scope.cancel()
 
     def __exit__(
         self,
