@@ -30,10 +30,11 @@ from .worker import COUNT, KEEP, PERMIT_TTL
 __all__ = ["demo"]
 
 WORKERS: Final = 4
-LIMIT: Final = 13.0
-"""Seconds after which it ends, however far it has come; what follows then takes a few more."""
+LIMIT: Final = 11.0
+"""Seconds for the course; clearing up may take some more, most of all if the server is dead."""
 
-_PATIENCE: Final = 2.0
+_PATIENCE: Final = 1.0
+_ENDING: Final = 3.0
 _FRAME: Final = 0.1
 
 
@@ -107,6 +108,7 @@ def perform(history: History, show: Show, url: str | None) -> None:
         course = Course(history, show, crew)
         course.run()
         try:
+            client.ping()  # gives up sooner
             history.free = course.wait_for_free(semaphore)
         except redis.RedisError as error:
             history.troubles.append(f"the server cannot be used any more: {error}")
@@ -146,6 +148,7 @@ class Course:
         self._end = time.monotonic() + LIMIT
         self._ready: set[Worker] = set()
         self._stopped = False
+        self._failed = False
 
     def run(self) -> None:
         """Competition, a signal, a killed holder, and an orderly end."""
@@ -186,8 +189,8 @@ class Course:
         )
 
     def _end_all(self) -> None:
-        self._stopped = True
-        self._end = max(self._end, time.monotonic() + 1.0)
+        self._stopped, self._failed = True, False
+        self._end = time.monotonic() + _ENDING
         self._crew.tell_all("stop")
         self._await(lambda: all(each.ended for each in self._crew.workers), "all workers end")
         for worker in self._crew.workers:
@@ -209,12 +212,17 @@ class Course:
 
     def _watch(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self._failed:
             self._step(until)
 
     def _await(self, condition: Callable[[], Any], what: str) -> bool:
-        """Watch until something is so; False, and a trouble, if that takes too long."""
+        """Watch until something is so; False, and a trouble, if that takes too long.
+
+        False at once if there has been a trouble before: the sooner it ends, the better.
+        """
         while not condition():
+            if self._failed:
+                return False
             if time.monotonic() >= self._end:
                 self._trouble(f"it took too long until {what}")
                 return False
@@ -243,5 +251,6 @@ class Course:
                 self._show.note(f"{worker.name} is woken by a signal")
 
     def _trouble(self, text: str) -> None:
+        self._failed = True
         self._history.troubles.append(text)
         self._show.note(text)

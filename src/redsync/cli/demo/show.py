@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -126,16 +124,19 @@ class Table(Show):
         return str(hold.fence), holder, f"{now - hold.granted:.1f} s", f"{left:.1f} s"
 
 
-def conclusion(summary: dict[str, Any], write: Callable[[str], object] = sys.stdout.write) -> None:
-    """Write a summary for people."""
+def conclusion(summary: dict[str, Any]) -> None:
+    """Print a summary for people."""
+    times = sum(summary["grants"].values())
     grants = ", ".join(f"{kind} {number}" for kind, number in summary["grants"].items())
-    write(f"\nPermits were granted {sum(summary['grants'].values())} times ({grants}),")
-    write(f" at most {summary['most_at_once']} at once, in {summary['took']:.1f} s.\n")
+    print(
+        f"\nPermits were granted {times} times ({grants}), at most {summary['most_at_once']} at"
+        f" once, in {summary['took']:.1f} s."
+    )
     for one in summary["killed"]:
         back = "never came back" if one["back_after"] is None else f"back in {one['back_after']} s"
-        write(f"{one['worker']} was killed: slot {one['slot']} {back}.\n")
+        print(f"{one['worker']} was killed: slot {one['slot']} {back}.")
     for each in summary["checks"].values():
-        write(f"  {'ok    ' if each['ok'] else 'FAILED'}  {each['promise']}\n")
+        print(f"  {'ok    ' if each['ok'] else 'FAILED'}  {each['promise']}")
         for fault in each["faults"]:
-            write(f"            {fault}\n")
-    write("All is as promised.\n" if summary["ok"] else "A promise was broken.\n")
+            print(f"            {fault}")
+    print("All is as promised." if summary["ok"] else "A promise was broken.")
