@@ -158,6 +158,10 @@ class Link:
         """Take note of an error that a connection of `open_line` has met."""
         await self._reroute(error, monotonic() + ALLOWANCE)
 
+    def close(self) -> None:
+        """Let go of the connection, which others may use; a socket that nobody has is closed."""
+        self._wire = None
+
     async def _connect(self, deadline: float) -> Wire:
         if self._node is None:
             self._node = await self._hub.network.node_of(self._key)

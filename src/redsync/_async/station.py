@@ -93,6 +93,7 @@ class Station(Generic[P]):
     async def close(self) -> None:
         """End the connection that waits."""
         await self._queue.close(_CLOSING)
+        self._link.close()
 
     def claim(self) -> Claim | None:
         """Nothing is sent before a wait."""
