@@ -44,7 +44,7 @@ class Grant:
 class Both:
     """The semaphore twice: once changed by scripts, once by transactions."""
 
-    redis: Redis
+    redis: Any  # redis-py's types know bytes and str alike, and awaitables
     lua: SemaphoreKeys = field(default_factory=lambda: SemaphoreKeys.of("lua", "x"))
     drafts: SemaphoreKeys = field(default_factory=lambda: SemaphoreKeys.of("drafts", "x"))
     micros: int = START

@@ -87,11 +87,11 @@ class Link:
         self._node: Node | None = None
         self._wire: Wire | None = None
 
-    async def run(self, request: Command, deadline: float) -> Reply:
+    async def run(self, command: Command, deadline: float) -> Reply:
         """Have a command run, once, even if it has to be sent several times.
 
         Args:
-            request: What to run.
+            command: What to run.
             deadline: Until when to try, on the monotonic clock.
 
         Raises:
@@ -106,16 +106,9 @@ class Link:
                 if wire is None or wire.failure is not None:
                     wire = await self._connect(deadline)
                 sent = True
-                packed = request.packed(again=again, whole=whole)
-                if request.before:
-                    commands = (*request.before, packed)
-                    reply = (await wire.exchange(commands, deadline - monotonic()))[-1]
-                else:
-                    reply = await wire.call(packed, deadline - monotonic())
+                reply = await self._send(wire, command, again, whole, deadline)
                 if isinstance(reply, exceptions.AskError):
-                    reply = await self._ask(
-                        reply, request.packed(again=again, whole=True), deadline
-                    )
+                    reply = await self._ask(reply, command, again, deadline)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
                 error: Exception = failure
                 again = again or sent
@@ -168,11 +161,24 @@ class Link:
         self._wire = await self._hub.wire(self._node, deadline)
         return self._wire
 
-    async def _ask(self, error: exceptions.AskError, packed: bytes, deadline: float) -> Reply:
+    async def _send(
+        self, wire: Wire, command: Command, again: bool, whole: bool, deadline: float
+    ) -> Reply:
+        packed = command.packed(again=again, whole=whole)
+        if not command.before:
+            return await wire.call(packed, deadline - monotonic())
+        replies = await wire.exchange((*command.before, packed), deadline - monotonic())
+        return replies[-1]
+
+    async def _ask(
+        self, error: exceptions.AskError, command: Command, again: bool, deadline: float
+    ) -> Reply:
         """Send it where the key is moving to, this once."""
         node = await self._hub.network.node_at((error.host, error.port))
         wire = await self._hub.wire(node, deadline)
-        return (await wire.exchange((_ASKING, packed), deadline - monotonic()))[-1]
+        # It holds for one command only, or for a transaction as a whole.
+        commands = (_ASKING, *command.before, command.packed(again=again, whole=True))
+        return (await wire.exchange(commands, deadline - monotonic()))[-1]
 
     async def _reroute(self, error: Exception, deadline: float) -> None:
         """Forget where the key was, if the error says that it is elsewhere."""
