@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 
 import pytest
 
-from redsync.aio import RedisSemaphore, SemaphoreInitStrategy
+from redsync.aio import RedisSemaphore, RedisSemaphoreNotAcquiredError, SemaphoreInitStrategy
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect
@@ -38,9 +39,10 @@ def name() -> str:
 async def make(
     client: Redis, name: str, strategy: SemaphoreInitStrategy
 ) -> AsyncIterator[Callable[..., RedisSemaphore]]:
-    """Construct semaphores that are closed after the test: ``make(count=2)``, ``make(other)``.
+    """Construct semaphores: ``make(count=2)``, ``make(other_client, count=2)``.
 
-    Without more ado they use the fixtures `client`, `name` and `strategy`, so do all of one test.
+    They share `name` and `strategy`.  After the test their permits are given back, and they are
+    closed.
     """
     made: list[RedisSemaphore] = []
 
@@ -53,4 +55,7 @@ async def make(
 
     yield construct
     for each in made:
+        with suppress(RedisSemaphoreNotAcquiredError):
+            while True:
+                await each.release()
         await each.close()
