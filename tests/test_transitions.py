@@ -17,6 +17,7 @@ from redis import Redis
 
 from redsync._protocol import scripts
 from redsync._protocol.keys import SemaphoreKeys
+from redsync._protocol.resp import Reply
 from redsync._protocol.semaphore import Contents, Empty, Facts, Return, Seat, Terms, Token
 from redsync._protocol.transitions import Draft
 from redsync.cli.server import Server
@@ -73,12 +74,12 @@ class Both:
             self.redis.execute_command(*command)
 
     def contents(self, keys: SemaphoreKeys) -> Contents:
-        time = [b"%d" % (self.micros // 1_000_000), b"%d" % (self.micros % 1_000_000)]
+        time: list[Reply] = [b"%d" % (self.micros // 1_000_000), b"%d" % (self.micros % 1_000_000)]
         fields = self.redis.execute_command("HGETALL", keys.meta)
-        meta = [each for pair in fields.items() for each in pair]
+        meta: list[Reply] = [each for pair in fields.items() for each in pair]
         free = self.redis.lrange(keys.free, 0, -1)
         held = self.redis.zrange(keys.held, 0, -1, withscores=True)
-        leases = [each for slot, score in held for each in (slot, str(int(score)).encode())]
+        leases: list[Reply] = [each for slot, score in held for each in (slot, str(int(score)).encode())]
         return Contents.parse([time, meta, list(free), leases])
 
     def check(self) -> None:
