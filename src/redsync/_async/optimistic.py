@@ -182,8 +182,14 @@ class Optimistic:
         """There is nothing to close: the link is everybody's."""
 
     async def _read_at_once(self, deadline: float) -> Contents:
-        wire, _ = await self._link.connected(deadline)
-        replies = await wire.exchange((_MULTI, *self._reads, _EXEC), deadline - monotonic())
+        wire, lock = await self._link.connected(deadline)
+        if not await lock.acquire(deadline - monotonic()):
+            raise exceptions.TimeoutError("other transactions take too long")
+        try:
+            commands = (_UNWATCH, _MULTI, *self._reads, _EXEC)
+            replies = await wire.exchange(commands, deadline - monotonic())
+        finally:
+            lock.release()
         return _contents(_answers(_checked(replies)[-1]))[0]
 
     async def _renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
@@ -200,7 +206,8 @@ class Optimistic:
                 seconds, micros = (int(_text(each)) for each in _answers(time))
                 commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
                 packed = [pack(*command) for command in commands]
-                replies = await wire.exchange((_MULTI, *packed, _EXEC), deadline - monotonic())
+                changes = (_UNWATCH, _MULTI, *packed, _EXEC)
+                replies = await wire.exchange(changes, deadline - monotonic())
             finally:
                 lock.release()
             _, records, held = _answers(_checked(replies)[-1])

@@ -102,9 +102,11 @@ class Queue(Generic[P]):
     def unblocking(self) -> Command:
         """What ends a wait. The key is of this worker alone; if it comes late, it wakes it once for
         nothing. (CLIENT UNBLOCK would need a permission that many users have not.)
+
+        Not a transaction: it would end the WATCH of another one on the same connection.
         """
         push, expire = pack("RPUSH", self._wake, "1"), pack("PEXPIRE", self._wake, 60_000)
-        return Command(pack("EXEC"), before=(pack("MULTI"), push, expire))
+        return Command(expire, before=(push,))
 
     def enter(self, promise: P) -> None:
         """Get in line, at the end. Called with the mutex held."""

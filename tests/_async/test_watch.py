@@ -1,0 +1,117 @@
+"""Transactions that share a connection do not take each other's WATCH away.
+
+What is watched is forgotten at the end of any transaction on the same connection: the next one
+would then undo what somebody else has done meanwhile, and a slot be given to two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from time import monotonic
+
+import pytest
+
+from redsync.aio import (
+    RedisSemaphoreCountMismatchError,
+    RedisSemaphoreTimeoutError,
+    SemaphoreInitStrategy,
+)
+
+from ..support.aio import Handle, Redis, connect, disconnect, eventually, sleep, spawn
+from ..support.proxy import FaultProxy
+from .helpers import Make, assert_none_free, in_line
+
+
+@pytest.fixture
+def strategy() -> SemaphoreInitStrategy:
+    return SemaphoreInitStrategy.OPTIMISTIC_LOCKING
+
+
+@pytest.fixture
+async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
+    """A client whose answers can be held back."""
+    connected = connect(proxy)
+    yield connected
+    proxy.heal()
+    await disconnect(connected)
+
+
+async def watching(proxy: FaultProxy, begin: Callable[[], Handle[None]]) -> Handle[None]:
+    """Begin a transaction, and return as soon as it has read what it watches, before it knows."""
+    before = proxy.sent("WATCH redsync")
+    proxy.delay(replies=0.2)  # something may be asked before
+    begun = begin()
+    await eventually(lambda: proxy.sent("WATCH redsync") > before)
+    proxy.partition(requests=False)
+    await sleep(0.05)  # for the server to answer it
+    return begun
+
+
+async def expire(client: Redis, name: str) -> None:
+    """Let the lease of slot 0 have run out."""
+    await client.zadd(f"redsync:semaphore:{{{name}}}:held", {"0": 1})
+
+
+async def test_status_does_not_end_a_watch(
+    make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
+) -> None:
+    near, distant = make(count=1), make(far, count=1)
+    for each in (near, distant):
+        async with each:
+            pass
+    await client.lpop(f"redsync:semaphore:{{{name}}}:free")  # somebody who then died
+    await expire(client, name)
+
+    async def attempt() -> None:
+        with pytest.raises(RedisSemaphoreTimeoutError):
+            await distant.acquire(2)
+
+    trying = await watching(proxy, lambda: spawn(attempt))
+    looking = spawn(distant.status)
+    await sleep(0.05)  # so that it does its harm, if it can
+    permit = await near.acquire(0)
+    proxy.heal()
+    await trying.result()
+    assert [each.fence for each in (await looking.result()).held] == [permit.fence]
+    await assert_none_free(distant)
+    assert permit.held
+
+
+async def test_whoever_stops_waiting_does_not_end_a_watch(
+    make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
+) -> None:
+    near, distant = make(count=1), make(far, count=1)
+    async with near:
+        pass
+    earlier = await distant.acquire(5)
+    waiting = spawn(lambda: distant.acquire(0.5))
+    await eventually(lambda: in_line(distant) == 1 and proxy.sent("BLPOP") > 0)
+    releasing = await watching(proxy, lambda: spawn(earlier.release))
+    with pytest.raises(RedisSemaphoreTimeoutError):
+        await waiting.result()
+    await sleep(0.05)  # so that it does its harm, if it can
+    for each in await client.client_list():
+        if each["cmd"] == "blpop":  # threads cannot send while one of them reads
+            await client.client_unblock(int(each["id"]))
+    await expire(client, name)
+    permit = await near.acquire(0)
+    proxy.heal()
+    await releasing.result()
+    await assert_none_free(near)
+    assert permit.held
+    assert permit.fence > earlier.fence
+
+
+async def test_what_was_watched_in_vain_is_in_the_way_of_no_renewal(
+    make: Make, client: Redis, name: str
+) -> None:
+    semaphore = make(count=2, permit_ttl=0.5)
+    permit = await semaphore.acquire(0)
+    end = monotonic() + 1.2
+    while monotonic() < end:
+        with suppress(RedisSemaphoreCountMismatchError):
+            await make(count=3).acquire(0)  # it watches, reads, and leaves all as it is
+        await client.hset(f"redsync:semaphore:{{{name}}}:meta", "ttl", 500)
+        await sleep(0.01)
+    assert permit.held
