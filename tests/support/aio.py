@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Generic, TextIO, TypeVar
 
 from redis.asyncio import Redis as Redis
 
@@ -84,3 +84,17 @@ async def disconnect(client: Redis) -> None:
     # 5.0.0 knows neither aclose() nor that from_url() made the pool for this client alone.
     await (client.aclose if hasattr(client, "aclose") else client.close)()
     await client.connection_pool.disconnect()
+
+
+async def lines(stream: TextIO) -> AsyncIterator[bytes]:
+    """Read a pipe line by line, to its end."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stream)
+    while line := await reader.readline():
+        yield line
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """Run the main function of a program."""
+    asyncio.run(_run(main))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TextIO, TypeVar
 
 from redis import Redis as Redis
 
@@ -81,3 +81,13 @@ def disconnect(client: Redis) -> None:
     """Close the client and its connections, with every version of redis-py."""
     client.close()
     client.connection_pool.disconnect()
+
+
+def lines(stream: TextIO) -> Iterator[bytes]:
+    """Read a pipe line by line, to its end."""
+    yield from stream.buffer
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run the main function of a program."""
+    main()
