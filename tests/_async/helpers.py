@@ -23,7 +23,7 @@ async def free(semaphore: RedisSemaphore) -> int:
     return (await semaphore.status()).free
 
 
-async def settled(semaphore: RedisSemaphore, *fences: int) -> None:
+async def settled(semaphore: RedisSemaphore, *fences: int, timeout: float = 1) -> None:
     """Wait until these are held and all others free.
 
     A permit that came by waiting gets its lease a moment after it was handed out, and one that came
@@ -36,7 +36,7 @@ async def settled(semaphore: RedisSemaphore, *fences: int) -> None:
         held = sorted(each.fence for each in status.held)
         return held == sorted(fences) and status.missing == 0
 
-    await eventually(so_it_is, timeout=1)
+    await eventually(so_it_is, timeout=timeout)
 
 
 async def left_alone(client: Redis) -> None:
