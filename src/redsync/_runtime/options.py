@@ -31,7 +31,7 @@ def line_options(
         decode_responses=False,
         protocol=2,
     )
-    if "socket_connect_timeout" in options:
+    if "path" not in options:  # a unix socket knows no such timeout; others have a default
         options["socket_connect_timeout"] = timeout
     # redis-py 8 subscribes to announcements of maintenance, which only its own pool understands.
     if options.pop("maint_notifications_pool_handler", None) is not None or (
