@@ -79,7 +79,9 @@ class Both:
         meta: list[Reply] = [each for pair in fields.items() for each in pair]
         free = self.redis.lrange(keys.free, 0, -1)
         held = self.redis.zrange(keys.held, 0, -1, withscores=True)
-        leases: list[Reply] = [each for slot, score in held for each in (slot, str(int(score)).encode())]
+        leases: list[Reply] = [
+            each for slot, score in held for each in (slot, str(int(score)).encode())
+        ]
         return Contents.parse([time, meta, list(free), leases])
 
     def check(self) -> None:
