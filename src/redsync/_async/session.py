@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
-from .._runtime.aio import Client, Flag, Mutex, PerHome, Worker, going_on
+from .._runtime.aio import Client, Flag, Mutex, PerHome, Worker
 from .link import Hub
 
 _log = logging.getLogger("redsync")
@@ -115,7 +115,7 @@ class Session:
         await charge.close()
 
     async def _look_after(self) -> None:
-        while going_on():
+        while True:
             self._flag.clear()
             with self._mutex:
                 charges = list(self._charges.items())
