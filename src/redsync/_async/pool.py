@@ -280,7 +280,8 @@ class Pool(Station[Waiter]):
             self._returns[handback] = monotonic()
         try:
             deadline = monotonic() + PATIENCE
-            await self._backend.release(grant.token, grant.owner, self._seen, deadline)
+            with self._explained():
+                await self._backend.release(grant.token, grant.owner, self._seen, deadline)
         except BaseException:
             self._hurry()
             raise
@@ -311,9 +312,10 @@ class Pool(Station[Waiter]):
     # What the connection that waits asks for
 
     def slice(self) -> float:
-        """So short that whatever comes can be handed out before it is claimed."""
-        grace = self._grace()
-        return grace - margin(grace)
+        """So short that whatever comes can be handed out before it is claimed, and be claimed then
+        with time to spare: a permit that is lost as soon as it is there helps nobody.
+        """
+        return self._grace() / 2
 
     def deliver(self, elements: list[bytes], sent: float) -> None:
         """Hand tokens to those who wait, before they are claimed.
@@ -326,7 +328,7 @@ class Pool(Station[Waiter]):
         for element in elements:
             token = Token.parse(element)
             self._seen = max(self._seen, token.fence)
-            if not self._queue or monotonic() >= deadline:
+            if not self._queue or monotonic() >= deadline - grace / 4:
                 self._return(Return(token.slot, token.fence, new_owner()))
                 continue
             waiter = self._queue.pop()
