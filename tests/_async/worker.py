@@ -29,6 +29,7 @@ class Bench:
         self._client = client
         self._semaphores: dict[str, RedisSemaphore] = {}
         self._permits: dict[str, Permit] = {}
+        self._acts = 0
 
     async def answer(self, order: Facts) -> None:
         """Carry out an order, and tell what came of it."""
@@ -75,13 +76,17 @@ class Bench:
 
     async def act(self, key: str) -> Facts:
         """Do something again and again for as long as the permit is held."""
-        permit, acts, last = self._permits[key], 0, 0.0
+        permit, last = self._permits[key], 0.0
         while True:
             now = monotonic()  # before it looks, and so never later than what it relies on
             if not permit.held:
-                return {"acts": acts, "last": last, **self._seen(permit)}
-            acts, last = acts + 1, now
+                return {"last": last, **self._seen(permit)}
+            last = now
+            self._acts += 1
             await sleep(0.001)
+
+    async def acts(self) -> int:
+        return self._acts
 
     async def body(self, name: str, seconds: float) -> Facts:
         """Hold a permit in a body that is to be cancelled when it is lost."""
