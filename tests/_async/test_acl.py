@@ -57,7 +57,7 @@ def named_in(text: str) -> set[str]:
 
 async def with_user(server: Server, words: list[str]) -> Redis:
     """Make the user of an example, and be that user."""
-    admin = connect(server)
+    admin: Any = connect(server)
     assert words[:3] == ["ACL", "SETUSER", "app"]
     await admin.execute_command("ACL", "SETUSER", "app", *words[3:])
     await disconnect(admin)
@@ -66,8 +66,8 @@ async def with_user(server: Server, words: list[str]) -> Redis:
 
 async def refused(server: Server) -> set[str]:
     """What users were not allowed to do since the server's start."""
-    admin = connect(server, decode_responses=True)
-    log: Any = await admin.execute_command("ACL", "LOG")
+    admin: Any = connect(server, decode_responses=True)
+    log = await admin.execute_command("ACL", "LOG")
     await disconnect(admin)
     entries = [
         entry if isinstance(entry, dict) else dict(zip(entry[::2], entry[1::2], strict=True))

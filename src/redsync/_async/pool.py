@@ -155,12 +155,17 @@ class Pool(Station[Waiter]):
 
     def _all_terms(self) -> Terms:
         terms = [member.terms for member in self._members] or [self._terms]
-        return Terms(max(each.ttl for each in terms), max(each.keep for each in terms))
+        # Of anybody: after a loss of data, each earlier holder needs the time to come back.
+        longest = self._facts.ttl if self._facts else 0
+        ttl = max(longest, *(each.ttl for each in terms))
+        return Terms(ttl, max(each.keep for each in terms))
 
     # The semaphore as a whole
 
     async def create(self, terms: Terms, count: int | None, deadline: float) -> Facts | None:
         """Make the semaphore, or join it; None if there is nothing to join."""
+        if self._facts is not None:
+            terms = self._terms
         with self._explained():
             facts = await self._backend.create(terms, count, self._facts, self._seen, deadline)
         if facts is not None:
@@ -413,6 +418,8 @@ class Pool(Station[Waiter]):
             self._seen = max(self._seen, facts.fence)
             if self._facts is None or facts.version >= self._facts.version:
                 self._facts = facts
+                if facts.ttl > self._terms.ttl:
+                    self._terms = self._all_terms()
             if wait is not None:
                 self._expiry = monotonic() + wait / 1000 + TIE
 

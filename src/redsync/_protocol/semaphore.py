@@ -186,7 +186,8 @@ class SemaphoreScripts:
         """Make it, or join it if `count` is None."""
         memory = (known.count, known.version) if known else ("", "")
         asked = "" if count is None else count
-        return self._create.request(seen, terms.ttl, terms.keep, terms.grace, asked, *memory)
+        grace = known.grace if known else terms.grace
+        return self._create.request(seen, terms.ttl, terms.keep, grace, asked, *memory)
 
     def release(self, token: Token, owner: str, seen: int) -> Request:
         """Give a permit back."""
