@@ -64,7 +64,8 @@ class Permit:
         Returns:
             True if it is lost, False if it was released, or is held after `timeout` seconds.
         """
-        return await self._grant.wait_lost(checked_timeout(timeout))
+        timeout = checked_timeout(timeout)
+        return self._pool.here() and await self._grant.wait_lost(timeout)
 
     async def release(self) -> None:
         """Give it back. Once it is released or lost this does nothing.
