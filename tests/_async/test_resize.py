@@ -222,7 +222,7 @@ async def test_closing_leaves_no_socket_behind(make: Make, client: Redis) -> Non
     permit = await first.acquire(0)
     waiting = spawn(partial(second.acquire, 5))
     await eventually(lambda: in_line(second) == 1)
-    assert open_files() == before + 2
+    await eventually(lambda: open_files() == before + 2)
     await permit.release()
     await (await waiting.result(1)).release()
     await first.close()
