@@ -110,6 +110,8 @@ class RedisEvent:
         if home.signals is None:
             home.session = Session.of(self._client)
             home.signals = home.session.join(self._key, self._make_signals, self)
+        elif home.session is not None:
+            home.session.attend()
         return home.signals
 
     def _make_signals(self, session: Session) -> Signals:

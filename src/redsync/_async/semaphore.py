@@ -190,6 +190,8 @@ class RedisSemaphore:
         try:
             if pool is None:
                 pool = await self._joined(timeout)
+            elif home.session is not None:
+                home.session.attend()
             identifier = self._identifier or default_identifier()
             grant = await pool.acquire(owner, self._terms, identifier, timeout, began)
             permit = Permit(self._name, pool, grant)

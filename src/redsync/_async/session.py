@@ -76,11 +76,19 @@ class Session:
                 charge = self._charges[key] = make(self)
             charge.join(member)
             self._registry.sessions[self._client] = self
-            if self._worker is None or not self._worker.alive:
-                self._worker = Worker(self._look_after, "redsync-watchdog")
+            self.attend()
         self._flag.set()
         found: C = charge
         return found
+
+    def attend(self) -> None:
+        """A member begins to do something: there is a watchdog, even if somebody has cancelled
+        every task that there was.
+        """
+        if self._worker is None or not self._worker.alive:
+            with self._mutex:
+                if self._worker is None or not self._worker.alive:
+                    self._worker = Worker(self._watch, "redsync-watchdog")
 
     def forget(self, key: Hashable, member: object) -> None:
         """A member goes; what is idle then is closed in the background."""
@@ -91,6 +99,8 @@ class Session:
 
     async def leave(self, key: Hashable, member: object) -> None:
         """A member goes; the last one leaves no task, thread or connection behind."""
+        if self._charges:
+            self.attend()
         with self._mutex:
             charge = self._charges.get(key)
             if charge is not None:
@@ -113,6 +123,13 @@ class Session:
                 return
             del self._charges[key]
         await charge.close()
+
+    async def _watch(self) -> None:
+        try:
+            await self._look_after()
+        except BaseException:  # cancelled: most likely the loop is about to end
+            self.hub.close()
+            raise
 
     async def _look_after(self) -> None:
         while True:
