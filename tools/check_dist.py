@@ -52,7 +52,7 @@ def check_imports() -> None:
     from redsync import aio, sync
 
     assert aio.RedisSemaphore.__module__ != sync.RedisSemaphore.__module__
-    lua = resources.files("redsync") / "_protocol" / "lua"
+    lua = resources.files("redsync") / "_protocol" / "lua" / "semaphore"
     assert any(entry.name.endswith(".lua") and entry.read_text() for entry in lua.iterdir())
 
 

@@ -39,3 +39,11 @@ __all__ = [
     "SemaphoreInitStrategy",
     "SemaphoreStatus",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        from importlib.metadata import version  # 30 ms that most programs do not need
+
+        return version("redsync")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

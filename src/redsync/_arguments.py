@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ._types import SemaphoreInitStrategy
 from .exceptions import RedisSemaphoreCountError
 
 MAX_COUNT: Final = 4096
+
+MAX_TTL: Final = 1e9
+"""Seconds. Redis counts milliseconds in 64 bits, Lua in 53."""
 
 MIN_PERMIT_TTL: Final = 0.1
 """Seconds. A shorter lease would leave no time for a renewal over a real network."""
@@ -26,8 +30,8 @@ def checked_timeout(timeout: float | None) -> float | None:
 def checked_ttl(argument: str, ttl: float, minimum: float) -> float:
     """A lease, in seconds."""
     value = _number(argument, ttl)
-    if not minimum <= value < math.inf:  # refuses NaN too
-        raise ValueError(f"{argument} must be finite and at least {minimum} seconds, not {ttl!r}")
+    if not minimum <= value <= MAX_TTL:  # refuses NaN too
+        raise ValueError(f"{argument} must be {minimum} to {MAX_TTL:g} seconds, not {ttl!r}")
     return value
 
 
@@ -35,7 +39,7 @@ def checked_count(count: int) -> int:
     """The number of permits."""
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MAX_COUNT:
         raise RedisSemaphoreCountError(
-            f"count must be a whole number from 1 to {MAX_COUNT}, not {count!r}"
+            f"count must be a whole number from 1 to {MAX_COUNT}, not {count!r}", count
         )
     return count
 
@@ -45,11 +49,27 @@ def checked_text(argument: str, text: str, *, empty: bool = False) -> str:
     if not isinstance(text, str):
         raise TypeError(f"{argument} must be a str, not {text!r}")
     if not text and not empty:
-        raise ValueError(f"{argument} must not be empty")
+        raise ValueError(f"{argument} must not be empty, not {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{argument} must be text that UTF-8 can hold, not {text!r}") from error
     return text
+
+
+def checked_strategy(strategy: SemaphoreInitStrategy) -> SemaphoreInitStrategy:
+    """How a semaphore is changed in Redis; its value will do."""
+    try:
+        return SemaphoreInitStrategy(strategy)
+    except ValueError:
+        known = " or ".join(repr(each.value) for each in SemaphoreInitStrategy)
+        raise ValueError(f"semaphore_init_strategy must be {known}, not {strategy!r}") from None
 
 
 def _number(argument: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{argument} must be a number of seconds, not {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{argument} must be a number of seconds, not {value!r}") from None

@@ -41,9 +41,27 @@ class RedisSemaphorePermitLostError(RedisSemaphoreError):
 class RedisSemaphoreCountError(RedisSemaphoreError, ValueError):
     """The number of permits is not a whole number from 1 to 4096."""
 
+    def __init__(self, message: str, count: object) -> None:
+        super().__init__(message)
+        self.count = count
+        """What was asked for."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.count)
+
 
 class RedisSemaphoreCountMismatchError(RedisSemaphoreError):
     """The semaphore exists with another number of permits; nothing was changed."""
+
+    def __init__(self, message: str, requested: int, actual: int) -> None:
+        super().__init__(message)
+        self.requested = requested
+        """The number that was asked for."""
+        self.actual = actual
+        """The number that the semaphore has."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.requested, self.actual)
 
 
 class RedisEventError(RedsyncError):

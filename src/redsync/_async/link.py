@@ -99,6 +99,7 @@ class Link:
         """
         again = whole = False
         delay = _FIRST_DELAY
+        told: exceptions.RedisError | None = None
         while True:
             sent = False
             try:
@@ -115,7 +116,7 @@ class Link:
             else:
                 if not isinstance(reply, exceptions.RedisError):
                     return reply
-                error = reply
+                error = told = reply
             if isinstance(error, exceptions.NoScriptError):
                 whole = True
                 continue
@@ -123,7 +124,8 @@ class Link:
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)
             if monotonic() + delay >= deadline:
-                raise advised(error)
+                # A last try that ran out of time tells less than what the server said before.
+                raise advised(told or error)
             if not isinstance(error, exceptions.MovedError):
                 await sleep(delay * random.uniform(0.8, 1.2))
                 delay = min(_LONGEST_DELAY, 2 * delay)

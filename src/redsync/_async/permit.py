@@ -102,6 +102,10 @@ class Ledger:
             return None
         return permit
 
+    def grants(self) -> list[Grant]:
+        """What is in it, as the pool knows it."""
+        return [permit._grant for permit in list(self._permits)]
+
     def forget_ended(self) -> None:
         """Drop what is neither held nor to be released any more."""
         for permit in [each for each in list(self._permits) if each._grant.released]:

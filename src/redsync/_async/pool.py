@@ -291,6 +291,14 @@ class Pool(Station[Waiter]):
             self._hurry()
             raise
         self._returns.pop(handback, None)
+        if self.idle():
+            self._wake_watchdog()  # which goes with the last permit of the last instance
+
+    def leave_alone(self, grants: list[Grant]) -> None:
+        """These are not renewed any more; they can still be released."""
+        with self.mutex:
+            for grant in grants:
+                self._grants.pop(grant.owner, None)
 
     def _grant(
         self,

@@ -11,6 +11,7 @@ from redis import exceptions
 from .._arguments import (
     MIN_PERMIT_TTL,
     checked_count,
+    checked_strategy,
     checked_text,
     checked_timeout,
     checked_ttl,
@@ -84,7 +85,7 @@ class RedisSemaphore:
         keep = int(checked_ttl("lease_ttl", lease_ttl, MIN_PERMIT_TTL) * 1000)
         # Keys that vanish before the leases in them would set permits free that are held.
         self._terms = Terms(ttl, max(keep, 2 * ttl))
-        self._strategy = SemaphoreInitStrategy(semaphore_init_strategy)
+        self._strategy = checked_strategy(semaphore_init_strategy)
         checked_text("key_prefix", key_prefix, empty=True)
         self._name = checked_text("name", name)
         self._keys = SemaphoreKeys.of(key_prefix, name)
@@ -285,14 +286,17 @@ class RedisSemaphore:
     async def close(self) -> None:
         """End the use of this instance; it acquires nothing any more.
 
-        Gives nothing back: permits that are held can still be released. With the last instance of
-        a client, and the last permit, the connections and the watchdog go too.
+        Gives nothing back: permits that are held are not renewed any more. They can still be
+        released, and run out otherwise. With the last instance of a client the connections and
+        the watchdog go too.
         """
         home = self._homes.get()
         home.closed = True
+        pool, home.pool = home.pool, None
+        if pool is not None:
+            pool.leave_alone(home.ledger.grants())
         if home.session is not None:
             await home.session.leave(self._key, self)
-        home.pool = None
 
     async def __aenter__(self) -> RedisSemaphore:
         """Acquire a permit, however long that takes."""
@@ -341,7 +345,9 @@ class RedisSemaphore:
             if self._count is not None and facts.count != self._count:
                 raise RedisSemaphoreCountMismatchError(
                     f"the semaphore {self._name!r} has {facts.count} permits, not {self._count}:"
-                    " use the same count everywhere, or resize()"
+                    " use the same count everywhere, or resize()",
+                    self._count,
+                    facts.count,
                 )
         except BaseException:
             session.forget(self._key, self)

@@ -108,6 +108,9 @@ class Session:
         if charge is not None:
             await charge.tend()
             await self._retire(key, charge)
+            if not charge.idle():
+                await charge.tend()  # something came for those who wait while it was closed
+                await self._retire(key, charge)
         worker = self._worker
         self._flag.set()
         if worker is not None and not self._charges:
@@ -116,13 +119,17 @@ class Session:
     def wake(self) -> None:
         """A charge may be due earlier than it was."""
         self._flag.set()
+        if not self._charges:
+            # A permit was released after the end of its instance: nobody else will close this.
+            self.hub.close()
 
     async def _retire(self, key: Hashable, charge: Charge) -> None:
-        with self._mutex:
-            if not charge.idle() or self._charges.get(key) is not charge:
-                return
-            del self._charges[key]
-        await charge.close()
+        """Close what is idle; and forget it, if nobody has come to use it meanwhile."""
+        if charge.idle():
+            await charge.close()
+            with self._mutex:
+                if charge.idle() and self._charges.get(key) is charge:
+                    del self._charges[key]
 
     async def _watch(self) -> None:
         try:

@@ -20,6 +20,7 @@ _INTERVAL: Final = 4.0
 """Seconds between looks for signals whose waiter died, while somebody waits."""
 
 _RETRY: Final = 0.5
+_MEMORY: Final = 60.0
 _UNUSED: Final = 3600.0
 
 
@@ -46,7 +47,8 @@ class Signals(Station[Waiter]):
         self._scripts = EventScripts(keys)
         self._given: dict[str, str] = {}
         """Requests and the signals that they have not confirmed yet."""
-        self._returns: set[str] = set()
+        self._returns: dict[str, float] = {}
+        """What to give back, and since when."""
         self._look = 0.0
 
     async def set(self, request: str) -> None:
@@ -87,7 +89,7 @@ class Signals(Station[Waiter]):
         with self.mutex:
             signal = self._given.pop(owner, None)
             if signal is not None:
-                self._returns.add(signal)
+                self._returns[signal] = monotonic()
                 self._hurry()
 
     async def _take(self, owner: str, deadline: float) -> bool:
@@ -122,7 +124,7 @@ class Signals(Station[Waiter]):
                 self._given[waiter.owner] = signal
                 waiter.resolve(signal)
             else:
-                self._returns.add(signal)
+                self._returns[signal] = monotonic()
                 self._hurry()
 
     # What the watchdog asks for
@@ -132,7 +134,8 @@ class Signals(Station[Waiter]):
         return super().idle() and not self._returns
 
     def _next(self) -> float:
-        return self._look if self._queue else monotonic() + _UNUSED
+        busy = self._queue or self._returns
+        return self._look if busy else monotonic() + _UNUSED
 
     async def _tend(self, deadline: float) -> None:
         with self.mutex:
@@ -141,12 +144,14 @@ class Signals(Station[Waiter]):
                 return
         wait = parse_tended(await self._link.run(self._scripts.tend(returns), deadline))
         with self.mutex:
-            self._returns.difference_update(returns)
+            for signal in returns:
+                self._returns.pop(signal, None)
             self._look = monotonic() + _INTERVAL * random.uniform(0.8, 1.2)
             if wait is not None:
                 self._look = min(self._look, monotonic() + wait / 1000 + TIE)
 
     def _failed(self) -> None:
         self._look = monotonic() + _RETRY
-        if self._returns and not self._queue:
-            self._returns = set()
+        # The server forgets after a minute what was confirmed.
+        oldest = monotonic() - _MEMORY
+        self._returns = {each: since for each, since in self._returns.items() if since > oldest}

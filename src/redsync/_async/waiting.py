@@ -92,6 +92,8 @@ class Queue(Generic[P]):
         self._line: Line | None = None
         self._blocked = False
         self._closing = False
+        self._flowing = True
+        """Whether the last wait ended with something; if not, there is hardly more of it."""
         self.trouble: Exception | None = None
         """Why the server cannot be asked at the moment, if so."""
 
@@ -206,9 +208,10 @@ class Queue(Generic[P]):
         packed = [claim.command.packed()] if claim else []
         if waiting:
             packed.append(pack("BLPOP", self._key, self._wake, f"{slice_:.3f}"))
-        if waiting > 1:
+        more = waiting - 1 if self._flowing else 0
+        if more > 0:
             # One token for each round trip would be no faster than a connection for each waiter.
-            packed.append(pack("LPOP", self._key, waiting - 1))
+            packed.append(pack("LPOP", self._key, more))
         sent = monotonic()
         found = False
         try:
@@ -219,13 +222,14 @@ class Queue(Generic[P]):
                 claim = None
             if waiting:
                 found = self._hand_out(await line.receive(slice_ + _OVERTIME), sent)
-            if waiting > 1:
+            if more > 0:
                 found |= self._hand_out(await line.receive(_OVERTIME), sent)
         finally:
             self._blocked = False
             if claim is not None:
                 claim.failed()
         self.trouble = None
+        self._flowing = found
         if waiting and not found and await self._link.master_moved(line):
             self._drop_line("there is a new master")
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
@@ -216,12 +216,12 @@ class _Stream:
         self._socket: socket.socket = connection._sock
         self._parser = Parser()
         self._arrived: deque[Reply] = deque()
+        self._using = threading.Lock()
         self.failure: str | None = None
         """Why nothing more can be sent, if so."""
         self.address = (getattr(connection, "host", None), getattr(connection, "port", None))
 
     def __del__(self) -> None:
-        # Not in close(): another thread may be about to read from this file descriptor.
         self._connection.disconnect()
 
     def close(self, error: BaseException | str = "closed") -> None:
@@ -230,7 +230,16 @@ class _Stream:
             self.failure = f"connection lost: {error or type(error).__name__}"
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+            self._dispose()
             self._on_failure()
+
+    def _dispose(self) -> None:
+        """Close the file descriptor, unless another thread is using it: then that one does it."""
+        if self._using.acquire(blocking=False):
+            try:
+                self._connection.disconnect()
+            finally:
+                self._using.release()
 
     def _on_failure(self) -> None:
         pass
@@ -240,40 +249,42 @@ class _Stream:
             raise ConnectionError(self.failure)
 
     def _write(self, packed: bytes) -> None:
-        self._check()
         try:
-            self._socket.settimeout(STALLED)
-            self._socket.sendall(packed)
-        except OSError as error:
-            self.close(error)
-            raise ConnectionError(self.failure) from error
+            with self._using:
+                self._check()
+                self._socket.settimeout(STALLED)
+                self._socket.sendall(packed)
         except BaseException as error:
-            self.close(error)  # interrupted: half a command may be on its way
-            raise
+            self._fail(error)
 
     def _read(self, timeout: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
         deadline = time.monotonic() + timeout
         while not self._arrived:
-            self._check()
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise TimeoutError("no answer in time")
             try:
-                self._socket.settimeout(remaining)
-                data = self._socket.recv(_CHUNK)
+                with self._using:
+                    self._check()
+                    self._socket.settimeout(remaining)
+                    data = self._socket.recv(_CHUNK)
                 if not data:
                     raise OSError("closed by the server")
                 self._arrived.extend(self._parser.feed(data))
             except builtins.TimeoutError:
                 continue
-            except OSError as error:
-                self.close(error)
-                raise ConnectionError(self.failure) from error
             except BaseException as error:
-                self.close(error)  # interrupted: nobody knows whose reply comes next
-                raise
+                self._fail(error)
         return self._arrived.popleft()
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """An exchange was cut off, perhaps by an interrupt: nobody knows whose reply is next."""
+        self.close(error)
+        self._dispose()
+        if isinstance(error, OSError):
+            raise ConnectionError(self.failure) from None
+        raise error
 
 
 class Line(_Stream):
