@@ -9,7 +9,9 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Ended", "run_program"]
 
@@ -35,18 +37,22 @@ class Ended:
         assert (self.code, self.err) == (0, ""), f"exit status {self.code}\n{self.err}"
 
 
-def run_program(source: str, url: str, *options: str, timeout: float = 20) -> Ended:
+def run_program(
+    source: str, url: str, *options: str, arguments: Sequence[str] = (), timeout: float = 20
+) -> Ended:
     """Run a program to its end; it finds `url`, redis, redsync and common modules imported.
 
     Args:
         source: The program.
         url: Where Redis is.
         options: For the interpreter.
+        arguments: For the program.
         timeout: Seconds after which it is killed, and the test fails.
     """
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, *options, "-c", _PREAMBLE + textwrap.dedent(source)],
+        [sys.executable, *options, "-c", _PREAMBLE + textwrap.dedent(source), *arguments],
+        cwd=Path(__file__).parents[2],  # for what it may import from the tests
         env={**os.environ, "REDIS_URL": url},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
