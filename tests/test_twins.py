@@ -35,6 +35,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"redsync._async.link"}),
     frozenset(
         {
+            "redsync._async.backend",
             "redsync._async.grant",
             "redsync._async.optimistic",
             "redsync._async.scripted",

@@ -178,9 +178,6 @@ class Optimistic:
         """Read everything."""
         return await self._retried(self._read_at_once, deadline)
 
-    async def close(self) -> None:
-        """There is nothing to close: the link is everybody's."""
-
     async def _read_at_once(self, deadline: float) -> Contents:
         wire, lock = await self._link.connected(deadline)
         if not await lock.acquire(deadline - monotonic()):

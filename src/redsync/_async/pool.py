@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -18,7 +18,6 @@ from .._protocol.semaphore import (
     Empty,
     Facts,
     Return,
-    Seat,
     Tended,
     Terms,
     Token,
@@ -26,55 +25,10 @@ from .._protocol.semaphore import (
 )
 from .._runtime.aio import Promise
 from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
+from .backend import Backend
 from .grant import Grant, margin
 from .link import PATIENCE, Link, deadline_for
 from .station import TIE, Station
-
-
-class Backend(Protocol):
-    """One of the two ways to change the semaphore in Redis; see `scripted`."""
-
-    async def acquire(
-        self, owner: str, terms: Terms, seen: int, identifier: str, deadline: float
-    ) -> Token | Empty | None: ...
-
-    async def create(
-        self,
-        terms: Terms,
-        count: int | None,
-        known: Facts | None,
-        seen: int,
-        deadline: float,
-    ) -> Facts | None: ...
-
-    async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None: ...
-
-    async def tend(
-        self,
-        terms: Terms,
-        known: Facts,
-        seats: Sequence[Seat],
-        returns: Sequence[Return],
-        seen: int,
-        deadline: float,
-    ) -> Tended: ...
-
-    def claim(
-        self,
-        terms: Terms,
-        known: Facts,
-        seats: Sequence[Seat],
-        returns: Sequence[Return],
-        seen: int,
-    ) -> Command | None: ...
-
-    async def resize(
-        self, terms: Terms, count: int, version: int, seen: int, deadline: float
-    ) -> tuple[bool, Facts] | None: ...
-
-    async def contents(self, deadline: float) -> Contents: ...
-
-    async def close(self) -> None: ...
 
 
 class Member(Protocol):
@@ -147,11 +101,6 @@ class Pool(Station[Waiter]):
         """Whether nobody needs it any more."""
         with self.mutex:
             return super().idle() and not (self._returns or self._held())
-
-    async def close(self) -> None:
-        """End the connections of its own."""
-        await super().close()
-        await self._backend.close()
 
     def _all_terms(self) -> Terms:
         terms = [member.terms for member in self._members] or [self._terms]

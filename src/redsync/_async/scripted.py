@@ -88,6 +88,3 @@ class Scripted:
     async def contents(self, deadline: float) -> Contents:
         """Read everything."""
         return Contents.parse(await self._link.run(self._scripts.status(), deadline))
-
-    async def close(self) -> None:
-        """There is nothing to close: the link is everybody's."""

@@ -27,10 +27,11 @@ from ..exceptions import (
     RedisSemaphoreNotAcquiredError,
     RedisSemaphoreTimeoutError,
 )
+from .backend import Backend
 from .link import Link, deadline_for
 from .optimistic import Optimistic
 from .permit import Holding, Ledger, Permit
-from .pool import Backend, Pool
+from .pool import Pool
 from .scripted import Scripted
 from .session import Session
 

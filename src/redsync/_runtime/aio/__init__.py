@@ -1,0 +1,18 @@
+"""The seam for asyncio; `sync` offers the same names."""
+
+from .concurrency import Flag as Flag
+from .concurrency import Lock as Lock
+from .concurrency import Mutex as Mutex
+from .concurrency import PerHome as PerHome
+from .concurrency import Promise as Promise
+from .concurrency import Worker as Worker
+from .concurrency import cancelled_by as cancelled_by
+from .concurrency import current as current
+from .concurrency import going_on as going_on
+from .concurrency import sleep as sleep
+from .connections import Client as Client
+from .connections import Line as Line
+from .connections import Network as Network
+from .connections import Node as Node
+from .connections import Wire as Wire
+from .connections import checked_client as checked_client

@@ -1,0 +1,222 @@
+"""Tasks: how they wait, what they share, and what runs beside them.
+
+There is one thread, so state is safe between two awaits and a `Mutex` does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import anyio
+
+sleep = asyncio.sleep
+
+T = TypeVar("T")
+
+
+class Mutex:
+    """Keeps state in one piece between threads; tasks need nothing for that. Never await inside."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class PerHome(Generic[T]):
+    """A value for each event loop that asks for it, and none from before a fork."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[asyncio.AbstractEventLoop, T] = {}
+        self._pid = os.getpid()
+
+    def get(self) -> T:
+        """The value of the running loop, made at the first call."""
+        loop = asyncio.get_running_loop()
+        if self._pid != _pid:
+            self._pid, self._values = _pid, {}
+        if loop not in self._values:
+            # The values refer to their loops, so weak keys would live for ever.
+            self._values = {each: v for each, v in self._values.items() if not each.is_closed()}
+            self._values[loop] = self._make()
+        return self._values[loop]
+
+
+_pid = os.getpid()
+
+
+def _note_fork() -> None:
+    global _pid
+    _pid = os.getpid()
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def current() -> object:
+    """The task that runs, as something to hold weakly."""
+    return asyncio.current_task()
+
+
+def going_on() -> bool:
+    """Whether the program still runs; tasks end with their loop, so here it does."""
+    return True
+
+
+# Waiting
+
+
+class Flag:
+    """An event that can be cleared."""
+
+    def __init__(self) -> None:
+        self._set = False
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def set(self) -> None:
+        """Wake whoever waits, and let whoever comes pass."""
+        self._set = True
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+
+    def clear(self) -> None:
+        """Let those who come wait."""
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._set
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most so many seconds; tell whether it was."""
+        if not self._set and (timeout is None or timeout > 0):
+            future = asyncio.get_running_loop().create_future()
+            self._waiting.add(future)
+            try:
+                await within(future, timeout)
+            finally:
+                self._waiting.discard(future)
+        return self._set
+
+
+class Promise(Generic[T]):
+    """One value that one task waits for."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self) -> None:
+        self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def resolve(self, value: T) -> None:
+        """Hand over the value; to somebody who has left it does nothing."""
+        if not self._future.done():
+            self._future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Hand over an error, to be raised."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+    async def wait(self, timeout: float | None) -> bool:
+        """Wait for it, at most so many seconds; tell whether `result` has it."""
+        await within(self._future, timeout)
+        return self._future.done()
+
+    def result(self) -> T:
+        """The value, or the error raised."""
+        return self._future.result()
+
+
+async def within(future: asyncio.Future[Any], timeout: float | None) -> None:
+    """Wait until the future is done or the time is up; neither cancels nor raises its error."""
+    if future.done():
+        return
+    timer = None
+    waker = asyncio.get_running_loop().create_future()
+
+    def wake(_: object = None) -> None:
+        if not waker.done():
+            waker.set_result(None)
+
+    future.add_done_callback(wake)
+    if timeout is not None:
+        timer = asyncio.get_running_loop().call_later(timeout, wake)
+    try:
+        await waker
+    finally:
+        future.remove_done_callback(wake)
+        if timer is not None:
+            timer.cancel()
+
+
+class Lock:
+    """One at a time, for work that does I/O."""
+
+    def __init__(self) -> None:
+        self._lock = anyio.Lock()
+
+    async def acquire(self, timeout: float) -> bool:
+        """Wait for it, at most so many seconds; tell whether it is ours."""
+        with anyio.move_on_after(max(0.0, timeout)) as scope:
+            await self._lock.acquire()
+        return not scope.cancelled_caught
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._lock.release()
+
+
+async def _awaited(call: Callable[[], Awaitable[T]]) -> T:
+    return await call()
+
+
+class Worker:
+    """A task in the background. Its target never raises; it ends when it has nothing to do."""
+
+    def __init__(self, target: Callable[[], Awaitable[None]], name: str) -> None:
+        self._task = asyncio.get_running_loop().create_task(_awaited(target), name=name)
+
+    async def join(self, timeout: float) -> bool:
+        """Wait for its end, at most so many seconds; tell whether it came."""
+        await within(self._task, timeout)
+        return self._task.done()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return not self._task.done()
+
+
+class cancelled_by:
+    """Cancel the body when a call returns true."""
+
+    def __init__(self, wait: Callable[[], Awaitable[object]]) -> None:
+        self._wait = wait
+        self._scope = anyio.CancelScope()
+        self._task: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> cancelled_by:
+        self._scope.__enter__()
+        self._task = asyncio.ensure_future(self._watch())
+        return self
+
+    async def _watch(self) -> None:
+        if await self._wait():
+            self._scope.cancel()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if self._task is not None:
+            self._task.cancel()
+        return bool(self._scope.__exit__(kind, error, traceback))
