@@ -96,16 +96,21 @@ def pair(
 def test_a_permit_is_lost_before_the_next_action(pair: Pair) -> None:
     granted = pair.acquire(pair.sleeper)
     acting = pair.sleeper.begin("act", key=NAME)
-    losing = pair.sleeper.begin("wait_lost", key=NAME)
     eventually(lambda: pair.sleeper.ask("acts") > 0)
     taken = pair.take_over()
     acted = acting.result()
     assert (acted["held"], acted["lost"]) == (False, True)
     assert granted["granted"] < acted["last"] < taken["granted"]
     assert granted["fence"] < taken["fence"]
-    lost = losing.result()
+
+
+def test_whoever_waits_for_the_loss_is_woken(pair: Pair) -> None:
+    pair.acquire(pair.sleeper)
+    losing = pair.sleeper.begin("wait_lost", key=NAME)
+    taken = pair.take_over()
+    lost = losing.result(2)
     assert lost["lost"]
-    assert lost["at"] > taken["granted"]  # it slept until then
+    assert lost["at"] > taken["granted"]  # it was stopped until then
 
 
 def test_to_release_a_lost_permit_changes_nothing(pair: Pair) -> None:

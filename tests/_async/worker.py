@@ -75,11 +75,11 @@ class Bench:
         return {"lost": await self._permits[key].wait_lost(), "at": monotonic()}
 
     async def act(self, key: str) -> Facts:
-        """Do something again and again for as long as the permit is held."""
+        """Do something again and again for as long as the permit is not lost."""
         permit, last = self._permits[key], 0.0
         while True:
             now = monotonic()  # before it looks, and so never later than what it relies on
-            if not permit.held:
+            if permit.lost:
                 return {"last": last, **self._seen(permit)}
             last = now
             self._acts += 1
