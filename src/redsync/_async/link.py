@@ -44,9 +44,9 @@ class Hub:
     async def wire(self, node: Node, deadline: float) -> Wire:
         """The connection to a node, opened if there is none; callers share one attempt."""
         lock = self._locks.setdefault(node.address, Lock())
-        if not await lock.acquire(deadline - monotonic()):
-            raise exceptions.TimeoutError("no connection in time")
         try:
+            if not await lock.acquire(deadline - monotonic()):
+                raise exceptions.TimeoutError("no connection in time")
             wire = self._wires.get(node.address)
             if wire is None or wire.failure is not None:
                 wire = await self._connect(node, deadline)

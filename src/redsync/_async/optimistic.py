@@ -18,7 +18,7 @@ from .._protocol.scripts import Command
 from .._protocol.semaphore import Contents, Empty, Facts, Return, Seat, Tended, Terms, Token
 from .._protocol.transitions import Draft, has, renewal
 from .._protocol.trouble import advised, passes
-from .._runtime.aio import sleep
+from .._runtime.aio import Wire, sleep
 from .link import Link
 
 _FIRST_DELAY: Final = 0.002
@@ -35,8 +35,8 @@ R = TypeVar("R", covariant=True)
 class Attempt(Protocol[R]):
     """Something that may have to be tried several times."""
 
-    async def __call__(self, deadline: float) -> R:
-        """Try it once."""
+    async def __call__(self, wire: Wire, deadline: float) -> R:
+        """Try it once, with no other transaction on the connection."""
 
 
 class Optimistic:
@@ -145,7 +145,10 @@ class Optimistic:
             draft.reap()
             return Tended(seated, draft.wait, draft.facts)
 
-        return await self._transact(change, seen, deadline)
+        # Most often there is nothing to change, and so nothing to watch.
+        draft, left = await self._look(seen, deadline)
+        tended = change(draft, left)
+        return await self._transact(change, seen, deadline) if draft.commands else tended
 
     def claim(
         self,
@@ -175,38 +178,37 @@ class Optimistic:
         return await self._transact(change, seen, deadline)
 
     async def contents(self, deadline: float) -> Contents:
-        """Read everything."""
-        return await self._retried(self._read_at_once, deadline)
+        """Read everything, at one instant."""
 
-    async def _read_at_once(self, deadline: float) -> Contents:
-        wire, lock = await self._link.connected(deadline)
-        if not await lock.acquire(deadline - monotonic()):
-            raise exceptions.TimeoutError("other transactions take too long")
-        try:
+        async def attempt(wire: Wire, deadline: float) -> Contents:
             commands = (_UNWATCH, _MULTI, *self._reads, _EXEC)
             replies = await wire.exchange(commands, deadline - monotonic())
-        finally:
-            lock.release()
-        return _contents(_answers(_checked(replies)[-1]))[0]
+            return _contents(_answers(_checked(replies)[-1]))[0]
+
+        return await self._retried(attempt, deadline)
+
+    async def _look(self, seen: int, deadline: float) -> tuple[Draft, int]:
+        """A draft to see whether there is anything to change, and what `meta` has left to live."""
+
+        async def attempt(wire: Wire, deadline: float) -> tuple[Draft, int]:
+            replies = await wire.exchange(self._reads, deadline - monotonic())
+            contents, left = _contents(_checked(replies))
+            return Draft(self._keys, contents, seen), left
+
+        return await self._retried(attempt, deadline)
 
     async def _renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
         """Lengthen the leases of permits whose record is there; tell which ones those are."""
         if not seats:
             return []
 
-        async def exchange(deadline: float) -> list[bool]:
-            wire, lock = await self._link.connected(deadline)
-            if not await lock.acquire(deadline - monotonic()):
-                raise exceptions.TimeoutError("other transactions take too long")
-            try:
-                [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
-                seconds, micros = (int(_text(each)) for each in _answers(time))
-                commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
-                packed = [pack(*command) for command in commands]
-                changes = (_UNWATCH, _MULTI, *packed, _EXEC)
-                replies = await wire.exchange(changes, deadline - monotonic())
-            finally:
-                lock.release()
+        async def attempt(wire: Wire, deadline: float) -> list[bool]:
+            [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
+            seconds, micros = (int(_text(each)) for each in _answers(time))
+            commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
+            packed = [pack(*command) for command in commands]
+            changes = (_UNWATCH, _MULTI, *packed, _EXEC)
+            replies = await wire.exchange(changes, deadline - monotonic())
             _, records, held = _answers(_checked(replies)[-1])
             slots = {int(_text(slot)) for slot in _answers(held)}
             return [
@@ -214,40 +216,29 @@ class Optimistic:
                 for seat, record in zip(seats, _answers(records), strict=True)
             ]
 
-        return await self._retried(exchange, deadline)
+        return await self._retried(attempt, deadline)
 
     async def _transact(self, change: Callable[[Draft, int], T], seen: int, deadline: float) -> T:
         """Make a change, once it can be made without anybody else in between."""
-        watches_free = False
+        watched = [self._keys.meta]
 
-        async def attempt(deadline: float) -> T:
-            nonlocal watches_free
-            wire, lock = await self._link.connected(deadline)
-            if not await lock.acquire(deadline - monotonic()):
-                raise exceptions.TimeoutError("other transactions take too long")
-            try:
-                watched = (self._keys.meta, self._keys.free) if watches_free else (self._keys.meta,)
-                reads = (_UNWATCH, pack("WATCH", *watched), *self._reads)
-                replies = await wire.exchange(reads, deadline - monotonic())
-                contents, left = _contents(_checked(replies)[2:])
-                draft = Draft(self._keys, contents, seen)
-                result = change(draft, left)
-                draft.finish()
-                if draft.watches_free and not watches_free:
-                    watches_free = True
-                    raise exceptions.WatchError("once more, with the list watched")
-                if draft.commands:
-                    packed = [pack(*command) for command in draft.commands]
-                    commands = (_MULTI, *packed, _EXEC)
-                    replies = await wire.exchange(commands, deadline - monotonic())
-                    if _checked(replies)[-1] is None:
-                        raise exceptions.WatchError(
-                            "others change this semaphore all the time; try again"
-                        )
-                    _answers(replies[-1])
-                return result
-            finally:
-                lock.release()
+        async def attempt(wire: Wire, deadline: float) -> T:
+            reads = (_UNWATCH, pack("WATCH", *watched), *self._reads)
+            replies = await wire.exchange(reads, deadline - monotonic())
+            contents, left = _contents(_checked(replies)[2:])
+            draft = Draft(self._keys, contents, seen)
+            result = change(draft, left)
+            draft.finish()
+            if draft.watches_free and self._keys.free not in watched:
+                watched.append(self._keys.free)
+                raise exceptions.WatchError("once more, with the list watched")
+            if draft.commands:
+                packed = [pack(*command) for command in draft.commands]
+                replies = await wire.exchange((_MULTI, *packed, _EXEC), deadline - monotonic())
+                if _checked(replies)[-1] is None:
+                    raise exceptions.WatchError("others change this semaphore all the time")
+                _answers(replies[-1])
+            return result
 
         return await self._retried(attempt, deadline)
 
@@ -256,7 +247,7 @@ class Optimistic:
         delay = _FIRST_DELAY
         while True:
             try:
-                return await attempt(deadline)
+                return await self._alone(attempt, deadline)
             except exceptions.WatchError as failure:
                 error: Exception = failure
             except (exceptions.RedisError, OSError) as failure:
@@ -269,6 +260,16 @@ class Optimistic:
                 raise advised(error)
             await sleep(pause)
             delay = min(_LONGEST_DELAY, 2 * delay)
+
+    async def _alone(self, attempt: Attempt[T], deadline: float) -> T:
+        """Keep other transactions off the connection meanwhile."""
+        wire, lock = await self._link.connected(deadline)
+        try:
+            if not await lock.acquire(deadline - monotonic()):
+                raise exceptions.TimeoutError("other transactions take too long")
+            return await attempt(wire, deadline)
+        finally:
+            lock.release()
 
 
 def _claiming(seat: Seat) -> Callable[[Draft, int], bool | None]:

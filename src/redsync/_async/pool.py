@@ -353,9 +353,18 @@ class Pool(Station[Waiter]):
         self._apply(tended, grants, returns, sent)
         with self.mutex:
             self._expiry = None if tended.wait is None else monotonic() + tended.wait / 1000 + TIE
-            busy = self._queue or self._held()
-            interval = self._shortest_ttl() / 3 if busy else self._terms.keep / 3000
-            self._renewal = sent + interval * random.uniform(0.8, 1.2)
+            self._renewal = sent + self._interval() * random.uniform(0.8, 1.2)
+
+    def _interval(self) -> float:
+        """Seconds to the next tend."""
+        ttl = self._shortest_ttl()
+        if self._held():
+            return ttl / 3
+        if self._queue:
+            # A token that somebody popped who died is missed then, and back after the grace: in
+            # all within a lease.
+            return (ttl - min(self._grace(), ttl / 2)) * 2 / 3
+        return self._terms.keep / 3000  # for the keys alone
 
     def _apply(
         self, tended: Tended, grants: list[Grant], returns: list[Return], sent: float
@@ -364,6 +373,8 @@ class Pool(Station[Waiter]):
             for grant, seated in zip(grants, tended.seated, strict=True):
                 if seated:
                     grant.confirm(sent)
+                    if grant.lost:
+                        self._return(grant.handback())  # too late for its holder
                 else:
                     grant.lose()
             for handback in returns:

@@ -341,6 +341,8 @@ class RedisSemaphore:
             return home.pool
         session = home.session = Session.of(self._client)
         pool = session.join(self._key, self._make_pool, self)
+        with pool.mutex:
+            home.joining += 1
         try:
             facts = await self._create(pool, timeout)
             if self._count is not None and facts.count != self._count:
@@ -350,10 +352,13 @@ class RedisSemaphore:
                     self._count,
                     facts.count,
                 )
-        except BaseException:
-            session.forget(self._key, self)
-            raise
-        home.pool = pool
+            home.pool = pool
+        finally:
+            with pool.mutex:
+                home.joining -= 1
+                failed = home.pool is None and not home.joining  # others may be at it still
+            if failed:
+                session.forget(self._key, self)
         return pool
 
     async def _create(self, pool: Pool, timeout: float | None) -> Facts:
@@ -387,5 +392,7 @@ class _Home:
         self.pool: Pool | None = None
         self.session: Session | None = None
         self.closed = False
+        self.joining = 0
+        """How many are making or joining the semaphore right now."""
         self.ledger = Ledger()
         self.entered = Ledger()

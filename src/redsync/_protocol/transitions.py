@@ -167,8 +167,8 @@ class Draft:
                 self._set(name, wanted)
         keep = self._number("keep")
         if left < keep // 2:
-            self._change("PEXPIRE", self._keys.meta, keep)
-        self._expire()
+            for key in (self._keys.meta, self._keys.held, self._keys.free):
+                self._change("PEXPIRE", key, keep)
 
     def reap(self) -> None:
         """Take back what ran out, and find what is missing."""
@@ -184,14 +184,10 @@ class Draft:
             self._fill()
 
     def finish(self) -> None:
-        """Let no key live for ever."""
-        if self.commands:
-            self._expire()
-
-    def _expire(self) -> None:
-        keep = self._number("keep")
-        for key in (self._keys.held, self._keys.free):
-            self._change("PEXPIRE", key, keep)
+        """Let no key live for ever that is perhaps made anew."""
+        for key, maker in ((self._keys.held, "ZADD"), (self._keys.free, "RPUSH")):
+            if any(command[0] == maker for command in self.commands):
+                self._change("PEXPIRE", key, self._number("keep"))
 
     def _pull_in_deadlines(self) -> None:
         """Deadlines further away than a lease is long: the clock was set back."""

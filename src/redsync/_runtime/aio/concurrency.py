@@ -6,6 +6,7 @@ There is one thread, so state is safe between two awaits and a `Mutex` does noth
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -157,7 +158,10 @@ async def within(future: asyncio.Future[Any], timeout: float | None) -> None:
 
 
 class Lock:
-    """One at a time, for work that does I/O."""
+    """One at a time, for work that does I/O.
+
+    To be acquired inside of the `try` that releases it, as in threads.
+    """
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()
@@ -169,8 +173,9 @@ class Lock:
         return not scope.cancelled_caught
 
     def release(self) -> None:
-        """Let the next one in."""
-        self._lock.release()
+        """Let the next one in, if it is ours."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
 
 
 async def _awaited(call: Callable[[], Awaitable[T]]) -> T:

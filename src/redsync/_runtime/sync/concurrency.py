@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -110,18 +111,22 @@ _FOREVER = threading.TIMEOUT_MAX
 
 
 class Lock:
-    """One at a time, for work that does I/O."""
+    """One at a time, for work that does I/O.
+
+    To be acquired inside of the `try` that releases it: an interrupt may come between the two.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def acquire(self, timeout: float) -> bool:
         """Wait for it, at most so many seconds; tell whether it is ours."""
         return self._lock.acquire(timeout=min(max(0.0, timeout), _FOREVER))
 
     def release(self) -> None:
-        """Let the next one in."""
-        self._lock.release()
+        """Let the next one in, if it is ours."""
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
 
 
 class Worker:
