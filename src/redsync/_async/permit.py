@@ -132,10 +132,17 @@ class Holding:
         self._permits: list[tuple[Permit, cancelled_by | None]] = []
 
     async def __aenter__(self) -> Permit:
-        permit = await self._source.acquire(self._timeout)
-        guard = cancelled_by(permit.wait_lost).__enter__() if self._cancel_on_loss else None
-        self._permits.append((permit, guard))
-        return permit
+        permit = None
+        try:
+            permit = await self._source.acquire(self._timeout)
+            guard = cancelled_by(permit.wait_lost).__enter__() if self._cancel_on_loss else None
+            self._permits.append((permit, guard))
+            return permit
+        except BaseException:
+            # An interrupt after it was acquired: nobody else could give it back.
+            if permit is not None:
+                permit._pool.give_back(permit._grant)
+            raise
 
     async def __aexit__(
         self,

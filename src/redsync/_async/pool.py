@@ -169,7 +169,7 @@ class Pool(Station[Waiter]):
         while timeout != 0:
             waiter = Waiter(owner, terms.ttl / 1000, identifier)
             self._renew_within(waiter.ttl)
-            if not await self._wait(waiter, end):
+            if not await self._wait(owner, waiter, end):
                 break
             with self._explained():
                 grant = waiter.result()
@@ -212,6 +212,7 @@ class Pool(Station[Waiter]):
     def abandon(self, owner: str) -> None:
         """A request has ended without its caller getting to know: give back what it was granted."""
         with self.mutex:
+            self._queue.leave(owner)  # an interrupt may have come before it could
             grant = self._grants.get(owner)
             if grant is not None:
                 self.give_back(grant)

@@ -73,7 +73,7 @@ class Signals(Station[Waiter]):
             return
         while timeout != 0:
             waiter = Waiter(owner)
-            if not await self._wait(waiter, end):
+            if not await self._wait(owner, waiter, end):
                 break
             with self._explained():
                 signal = waiter.result()
@@ -87,6 +87,7 @@ class Signals(Station[Waiter]):
     def abandon(self, owner: str) -> None:
         """A wait has ended without its caller getting to know: give back what it was given."""
         with self.mutex:
+            self._queue.leave(owner)  # an interrupt may have come before it could
             signal = self._given.pop(owner, None)
             if signal is not None:
                 self._returns[signal] = monotonic()

@@ -130,10 +130,10 @@ class Station(Generic[P]):
     def _failed(self) -> None:
         raise NotImplementedError
 
-    async def _wait(self, promise: P, end: float | None) -> bool:
+    async def _wait(self, owner: str, promise: P, end: float | None) -> bool:
         """Get in line until the promise is kept, which is true, or the time is up."""
         with self.mutex:
-            self._queue.enter(promise)
+            self._queue.enter(owner, promise)
             first = len(self._queue) == 1
         if first:
             self._wake_watchdog()
@@ -141,7 +141,7 @@ class Station(Generic[P]):
             await promise.wait(None if end is None else max(0.0, end - monotonic()))
         finally:
             with self.mutex:
-                left = self._queue.leave(promise)
+                left = self._queue.leave(owner)
         return not left
 
     def _hurry(self) -> None:

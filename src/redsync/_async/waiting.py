@@ -86,7 +86,7 @@ class Queue(Generic[P]):
         self._key = key
         self._wake = wake
         self._name = name
-        self._waiting: OrderedDict[P, None] = OrderedDict()
+        self._waiting: OrderedDict[str, P] = OrderedDict()
         self._wanted = Flag()
         self._worker: Worker | None = None
         self._line: Line | None = None
@@ -110,26 +110,25 @@ class Queue(Generic[P]):
         push, expire = pack("RPUSH", self._wake, "1"), pack("PEXPIRE", self._wake, 60_000)
         return Command(expire, before=(push,))
 
-    def enter(self, promise: P) -> None:
+    def enter(self, owner: str, promise: P) -> None:
         """Get in line, at the end. Called with the mutex held."""
-        self._waiting[promise] = None
+        self._waiting[owner] = promise
         if self._worker is None or not self._worker.alive:
             self._closing = False
             self._worker = Worker(self._serve, self._name)
         self._wanted.set()
 
-    def leave(self, promise: P) -> bool:
+    def leave(self, owner: str) -> bool:
         """Get out of line; False if it was not in it. Called with the mutex held."""
-        if promise not in self._waiting:
+        if self._waiting.pop(owner, None) is None:
             return False
-        del self._waiting[promise]
         if not self._waiting and self._blocked:
             self._host.unblock()
         return True
 
     def pop(self) -> P:
         """Take the first one out of line. Called with the mutex held."""
-        return self._waiting.popitem(last=False)[0]
+        return self._waiting.popitem(last=False)[1]
 
     async def close(self, timeout: float) -> None:
         """End the worker and its connection, once nobody waits."""
