@@ -23,6 +23,9 @@ SERVERS = ["redis-6.2", "redis-7.2", "redis-8.2", "valkey-8.1", "valkey-9.1"]
 CLIENTS = ["redis==5.0.0", "redis==5.3.1", "redis==6.4.0", "redis==7.1.0", "redis>=8,<9"]
 """The oldest redis-py that is promised, and the last of each line since."""
 
+PARALLEL = ["-n", "4"]
+"""Most tests wait for something most of the time. Each process of pytest has a server of its own."""
+
 
 def groups(*names: str) -> list[str]:
     """Return the requirements of dependency groups."""
@@ -50,7 +53,7 @@ def lint(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox."""
     session.install("-e", ".[demo]", *groups("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
 
 
 @nox.session
@@ -80,7 +83,7 @@ def servers(session: nox.Session, server: str) -> None:
     session.install("-e", ".[demo]", *groups("test"))
     session.run("python", "tools/fetch_servers.py", str(folder), server)
     executable = str(folder / server / "server")
-    session.run("pytest", *session.posargs, env={"REDSYNC_SERVER": executable})
+    session.run("pytest", *PARALLEL, *session.posargs, env={"REDSYNC_SERVER": executable})
 
 
 @nox.session
@@ -90,4 +93,4 @@ def clients(session: nox.Session, redis: str, hiredis: bool) -> None:
     """Run the tests with another redis-py, with or without its parser in C."""
     parser = ["hiredis"] if hiredis else []
     session.install("-e", ".[demo]", redis, *parser, *groups("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *PARALLEL, *session.posargs)
