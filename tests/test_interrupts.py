@@ -1,0 +1,50 @@
+"""Ctrl-C and time limits, which raise in the middle of anything, leak nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from redsync.cli.server import Server
+from redsync.sync import SemaphoreInitStrategy
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(params=list(SemaphoreInitStrategy), ids=lambda strategy: strategy.value)
+def strategy(request: pytest.FixtureRequest) -> SemaphoreInitStrategy:
+    chosen: SemaphoreInitStrategy = request.param
+    return chosen
+
+
+def run(server: Server, strategy: SemaphoreInitStrategy, plan: str, seed: int = 0) -> None:
+    """Run a plan of tests/support/interrupting.py in a process of its own."""
+    command = ["-m", "tests.support.interrupting", server.url, strategy.value, plan, str(seed)]
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=40
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "Exception in thread" not in done.stderr, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("error", ["keyboard", "soft"])
+def test_acquire_leaks_nothing_when_it_is_interrupted(
+    server: Server, strategy: SemaphoreInitStrategy, error: str, seed: int
+) -> None:
+    run(server, strategy, f"acquire-{error}", seed)
+
+
+@pytest.mark.parametrize("error", ["keyboard", "soft"])
+def test_an_interrupted_body_costs_its_permit_for_a_lease_at_most(
+    server: Server, strategy: SemaphoreInitStrategy, error: str
+) -> None:
+    run(server, strategy, f"body-{error}")
+
+
+@pytest.mark.parametrize("use", ["first", "later", "waiting"])
+def test_acquire_may_be_interrupted_at_every_place(server: Server, use: str) -> None:
+    run(server, SemaphoreInitStrategy.LUA, f"everywhere-{use}")
