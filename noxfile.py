@@ -24,7 +24,7 @@ CLIENTS = ["redis==5.0.0", "redis==5.3.1", "redis==6.4.0", "redis==7.1.0", "redi
 """The oldest redis-py that is promised, and the last of each line since."""
 
 PARALLEL = ["-n", "4"]
-"""Most tests wait for something most of the time. Each process of pytest has a server of its own."""
+"""Most tests wait most of the time. Each process of pytest has a server of its own."""
 
 
 def groups(*names: str) -> list[str]:

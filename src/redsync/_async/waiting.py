@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -72,6 +73,18 @@ class Host(Protocol):
         """The connection is a new one: much may have happened meanwhile."""
 
 
+class _Shift:
+    """One worker's time of service, and the connection that it alone reads."""
+
+    def __init__(self) -> None:
+        self.line: Line | None = None
+
+    def drop_line(self, why: BaseException | str) -> None:
+        if self.line is not None:
+            self.line.close(why)
+            self.line = None
+
+
 class Queue(Generic[P]):
     """First come, first served within the process; the server does the same between processes.
 
@@ -89,7 +102,7 @@ class Queue(Generic[P]):
         self._waiting: OrderedDict[str, P] = OrderedDict()
         self._wanted = Flag()
         self._worker: Worker | None = None
-        self._line: Line | None = None
+        self._shift: _Shift | None = None
         self._blocked = False
         self._closing = False
         self._flowing = True
@@ -115,7 +128,10 @@ class Queue(Generic[P]):
         self._waiting[owner] = promise
         if self._worker is None or not self._worker.alive:
             self._closing = False
-            self._worker = Worker(self._serve, self._name)
+            # If an interrupt comes before the worker is noted there will be another one: the first
+            # sees that its shift is over.
+            shift = self._shift = _Shift()
+            self._worker = Worker(partial(self._serve, shift), self._name)
         self._wanted.set()
 
     def leave(self, owner: str) -> bool:
@@ -141,16 +157,16 @@ class Queue(Generic[P]):
         if self._blocked:
             with suppress(exceptions.RedisError, OSError):
                 await self._link.run(self.unblocking, monotonic() + timeout)
-        if not await worker.join(timeout):
-            self._drop_line("closed")
+        if not await worker.join(timeout) and self._shift is not None:
+            self._shift.drop_line("closed")
 
-    async def _serve(self) -> None:
+    async def _serve(self, shift: _Shift) -> None:
         delay = _FIRST_DELAY
-        while await self._is_wanted():
+        while await self._is_wanted(shift):
             try:
-                await self._wait_once()
+                await self._wait_once(shift)
             except (exceptions.RedisError, OSError) as error:
-                self._drop_line(error)
+                shift.drop_line(error)
                 if passes(error) or isinstance(error, exceptions.MovedError):
                     self.trouble = error
                     await self._pause(delay)
@@ -160,31 +176,34 @@ class Queue(Generic[P]):
                 else:
                     self._fail_all(advised(error))
             except Exception as error:  # a fault of ours: better told than waited for
-                self._drop_line(error)
+                shift.drop_line(error)
                 self._fail_all(error)
             except BaseException as error:
                 # Somebody has cancelled every task that there is: whose turn the next reply is, a
                 # successor could not know.
-                self._drop_line(error)
+                shift.drop_line(error)
                 raise
             else:
                 delay = _FIRST_DELAY
             if not going_on():
                 self._fail_all(RedsyncError("the program is ending"))
 
-    async def _is_wanted(self) -> bool:
+    async def _is_wanted(self, shift: _Shift) -> bool:
         """Wait until there is something to do; False after a while of idleness."""
         while True:
             with self._host.mutex:
+                if shift is not self._shift:
+                    shift.drop_line("somebody else has taken over")
+                    return False
                 self._wanted.clear()
                 if self._waiting or self._host.has_claim:
                     return True
                 closing = self._closing
             if closing or not await self._wanted.wait(_LINGER):
                 with self._host.mutex:
-                    if closing or not self._wanted.is_set():
-                        self._worker = None
-                        self._drop_line("nobody waits any more")
+                    if shift is self._shift and (closing or not self._wanted.is_set()):
+                        self._worker = self._shift = None
+                        shift.drop_line("nobody waits any more")
                         return False
 
     async def _pause(self, delay: float) -> None:
@@ -193,10 +212,10 @@ class Queue(Generic[P]):
         if not self._closing:
             await self._wanted.wait(delay * random.uniform(0.8, 1.2))
 
-    async def _wait_once(self) -> None:
-        line = self._line
+    async def _wait_once(self, shift: _Shift) -> None:
+        line = shift.line
         if line is None or line.failure is not None:
-            line = self._line = await self._link.open_line(_CONNECT_TIMEOUT)
+            line = shift.line = await self._link.open_line(_CONNECT_TIMEOUT)
             if self.trouble is not None:
                 self._host.reconnected()
         with self._host.mutex:
@@ -230,7 +249,7 @@ class Queue(Generic[P]):
         self.trouble = None
         self._flowing = found
         if waiting and not found and await self._link.master_moved(line):
-            self._drop_line("there is a new master")
+            shift.drop_line("there is a new master")
 
     def _hand_out(self, reply: Reply, sent: float) -> bool:
         """Deliver what BLPOP (a key and an element) or LPOP (elements) has popped, if anything."""
@@ -242,11 +261,6 @@ class Queue(Generic[P]):
         with self._host.mutex:
             self._host.deliver([each for each in elements if isinstance(each, bytes)], sent)
         return True
-
-    def _drop_line(self, why: BaseException | str) -> None:
-        if self._line is not None:
-            self._line.close(why)
-            self._line = None
 
     def _fail_all(self, error: Exception) -> None:
         with self._host.mutex:

@@ -13,6 +13,8 @@ sleep = time.sleep
 
 T = TypeVar("T")
 
+_FOREVER = threading.TIMEOUT_MAX
+
 # Re-entrant, as a finalizer may run on a thread that holds it.
 Mutex = threading.RLock
 
@@ -63,8 +65,46 @@ def going_on() -> bool:
 # Waiting
 
 
-class Flag(threading.Event):
-    """An event that can be cleared."""
+class Flag:
+    """An event that can be cleared.
+
+    Unlike threading.Event it has no lock inside: an interrupt between two lines of that one's
+    Python code would leave its lock held for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+        self._gates: list[threading.Lock] = []
+
+    def set(self) -> None:
+        """Wake whoever waits, and let whoever comes pass."""
+        self._set = True
+        for gate in list(self._gates):
+            with contextlib.suppress(RuntimeError):  # another thread has just opened it
+                gate.release()
+
+    def clear(self) -> None:
+        """Let those who come wait."""
+        self._set = False
+
+    def is_set(self) -> bool:
+        """Whether it is set."""
+        return self._set
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, at most so many seconds; tell whether it was."""
+        if self._set or (timeout is not None and timeout <= 0):
+            return self._set
+        gate = threading.Lock()
+        gate.acquire()
+        self._gates.append(gate)
+        try:
+            # Only now: whoever set it in between has not seen this gate.
+            if not self._set:
+                gate.acquire(timeout=-1 if timeout is None else min(timeout, _FOREVER))
+        finally:
+            self._gates.remove(gate)
+        return self._set
 
 
 class Promise(Generic[T]):
@@ -105,9 +145,6 @@ class Promise(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value[0]
-
-
-_FOREVER = threading.TIMEOUT_MAX
 
 
 class Lock:
