@@ -302,7 +302,7 @@ async def test_a_body_that_is_cancelled_gives_its_permit_back(make: Make, client
 
     for _ in range(20):
         task = asyncio.ensure_future(body())
-        await eventually(lambda: len(semaphore._homes.get().ledger._permits) == 1)
+        await eventually(lambda: len(semaphore._homes.get().ledger.grants()) == 1)
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task

@@ -71,6 +71,11 @@ class Hub:
         self._wires[node.address] = wire
         return wire
 
+    def unlock(self) -> None:
+        """Release what an interrupt has left locked by the running thread."""
+        for lock in (*self._locks.values(), *self._transactions.values()):
+            lock.release()
+
     def close(self) -> None:
         """Cut all connections."""
         for wire in self._wires.values():
@@ -152,6 +157,15 @@ class Link:
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
         await self._reroute(error, monotonic() + ALLOWANCE)
+
+    def give_up(self, error: Exception) -> None:
+        """Have a new connection for the next command; what is on its way is sent again there."""
+        if self._wire is not None:
+            self._wire.close(error)
+
+    def unlock(self) -> None:
+        """An exchange of the running thread was cut off, perhaps with a lock in its hands."""
+        self._hub.unlock()
 
     def close(self) -> None:
         """Let go of the connection, which others may use; a socket that nobody has is closed."""

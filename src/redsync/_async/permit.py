@@ -84,32 +84,49 @@ class Ledger:
 
     def __init__(self) -> None:
         self._permits: dict[Permit, weakref.ref[object]] = {}
+        # Those of a `with` statement are its own: if an interrupt keeps it from releasing one,
+        # there is nobody left who could, and the permit must not be renewed for ever.
+        self._lent: weakref.WeakKeyDictionary[Permit, weakref.ref[object]]
+        self._lent = weakref.WeakKeyDictionary()
 
     def add(self, permit: Permit) -> None:
         """The running task has acquired it."""
         holder = current()
         self._permits[permit] = weakref.ref(holder)
 
+    def lend(self, permit: Permit) -> None:
+        """Somebody else keeps it in mind."""
+        holder = self._permits.get(permit)
+        if holder is not None:
+            self._lent[permit] = holder
+            self._permits.pop(permit, None)
+
     def take(self, permit: Permit | None = None) -> Permit | None:
         """Strike out a permit: this one; or else the latest of the running task, or the oldest."""
-        # A copy: other threads may come in between.
-        permits = list(self._permits.items())
         if permit is None:
             task = current()
+            permits = self._all()
             own = [each for each, holder in permits if holder() is task]
             permit = own[-1] if own else permits[0][0] if permits else None
-        if permit is None or self._permits.pop(permit, None) is None:
+        if permit is None:
             return None
-        return permit
+        known = self._permits.pop(permit, None) or self._lent.pop(permit, None)
+        return permit if known is not None else None
 
     def grants(self) -> list[Grant]:
         """What is in it, as the pool knows it."""
-        return [permit._grant for permit in list(self._permits)]
+        return [permit._grant for permit, _ in self._all()]
 
     def forget_ended(self) -> None:
         """Drop what is neither held nor to be released any more."""
-        for permit in [each for each in list(self._permits) if each._grant.released]:
-            self._permits.pop(permit, None)
+        for permit, _ in self._all():
+            if permit._grant.released:
+                self.take(permit)
+
+    def _all(self) -> list[tuple[Permit, weakref.ref[object]]]:
+        """Permits and tasks, in the order of the grants; a copy, as other threads may come in."""
+        permits = [*list(self._permits.items()), *list(self._lent.items())]
+        return sorted(permits, key=lambda each: each[0].fence)
 
 
 class Source(Protocol):
@@ -117,6 +134,9 @@ class Source(Protocol):
 
     async def acquire(self, timeout: float | None = None) -> Permit:
         """Wait for a permit."""
+
+    def lend(self, permit: Permit) -> None:
+        """The caller keeps the permit in mind, and lets it go."""
 
     async def let_go(self, permit: Permit, error: BaseException | None) -> None:
         """Release a permit at the end of a body, which may have raised an error."""
@@ -135,6 +155,7 @@ class Holding:
         permit = None
         try:
             permit = await self._source.acquire(self._timeout)
+            self._source.lend(permit)
             guard = cancelled_by(permit.wait_lost).__enter__() if self._cancel_on_loss else None
             self._permits.append((permit, guard))
             return permit

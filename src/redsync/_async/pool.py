@@ -211,6 +211,7 @@ class Pool(Station[Waiter]):
 
     def abandon(self, owner: str) -> None:
         """A request has ended without its caller getting to know: give back what it was granted."""
+        self._link.unlock()
         with self.mutex:
             self._queue.leave(owner)  # an interrupt may have come before it could
             grant = self._grants.get(owner)
@@ -238,6 +239,7 @@ class Pool(Station[Waiter]):
             with self._explained():
                 await self._backend.release(grant.token, grant.owner, self._seen, deadline)
         except BaseException:
+            self._link.unlock()
             self._hurry()
             raise
         self._returns.pop(handback, None)

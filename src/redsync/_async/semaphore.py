@@ -315,6 +315,10 @@ class RedisSemaphore:
         if permit is not None:
             await self.let_go(permit, error)
 
+    def lend(self, permit: Permit) -> None:
+        """For `permit()`, which keeps the permit in mind itself."""
+        self._homes.get().ledger.lend(permit)
+
     async def let_go(self, permit: Permit, error: BaseException | None) -> None:
         """Release at the end of a body, whose own error counts for more than ours."""
         self._homes.get().ledger.take(permit)

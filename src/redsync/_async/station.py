@@ -85,7 +85,10 @@ class Station(Generic[P]):
             if unblocking:
                 await self._link.run(self._queue.unblocking, monotonic() + ALLOWANCE)
             await self._tend(monotonic() + _TEND_PATIENCE)
-        except (exceptions.RedisError, OSError):
+        except (exceptions.RedisError, OSError) as error:
+            if isinstance(error, exceptions.TimeoutError):
+                # A lease may be too short to wait until the connection counts as dead.
+                self._link.give_up(error)
             # Whoever holds something finds out by the deadline, and whoever waits by the timeout.
             with self.mutex:
                 self._failed()

@@ -207,7 +207,7 @@ class Node:
         try:
             await within(task, max(0.0, timeout))
             if not task.done():
-                raise TimeoutError(f"no connection within {timeout:.3g} s")
+                raise TimeoutError("no connection in time")
             task.result()
         except BaseException:
             task.cancel()

@@ -162,8 +162,10 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in, if it is ours."""
-        with contextlib.suppress(RuntimeError):
+        try:
             self._lock.release()
+        except RuntimeError:
+            pass
 
 
 class Worker:

@@ -42,7 +42,9 @@ class _Stream:
         self.address = (getattr(connection, "host", None), getattr(connection, "port", None))
 
     def __del__(self) -> None:
-        self._connection.disconnect()
+        connection = getattr(self, "_connection", None)  # an interrupt may have come before it
+        if connection is not None:
+            connection.disconnect()
 
     def close(self, error: BaseException | str = "closed") -> None:
         """Cut the connection; the outcome of what is unanswered is unknown."""
