@@ -60,7 +60,7 @@ async def test_a_waiting_crowd_takes_two_connections_and_hardly_a_command(
             waiting += [spawn(wait) for _ in range(CROWD - 1)]
             await eventually(lambda: in_line(semaphore) == CROWD)
             sent, began = proxy.sent(""), monotonic()
-            await sleep(12)  # with at least one renewal of the leases
+            await sleep(20)  # with at least one renewal of the leases
             rate = (proxy.sent("") - sent) / (monotonic() - began)
             assert proxy.connections <= 2
             assert in_line(semaphore) == CROWD

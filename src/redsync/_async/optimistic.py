@@ -245,6 +245,7 @@ class Optimistic:
     async def _retried(self, attempt: Attempt[T], deadline: float) -> T:
         """Try until it is done; every transition has one effect, however often it is tried."""
         delay = _FIRST_DELAY
+        told: Exception | None = None
         while True:
             try:
                 return await self._alone(attempt, deadline)
@@ -255,9 +256,12 @@ class Optimistic:
                 if not (passes(failure) or isinstance(failure, exceptions.MovedError)):
                     raise advised(failure) from None
                 error = failure
+                if type(failure) not in (exceptions.ConnectionError, exceptions.TimeoutError):
+                    told = failure
             pause = delay * random.uniform(0.1, 1.0)
             if monotonic() + pause >= deadline:
-                raise advised(error)
+                # A last try that ran out of time tells less than what the server said before.
+                raise advised(told or error)
             await sleep(pause)
             delay = min(_LONGEST_DELAY, 2 * delay)
 
