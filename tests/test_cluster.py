@@ -1,0 +1,160 @@
+"""Keys find their node in a cluster, in both worlds; failover is for later."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from redis import Redis, RedisCluster
+from redis.asyncio import RedisCluster as AsyncRedisCluster
+
+from redsync import SemaphoreInitStrategy, aio, sync
+from redsync._protocol.keys import slot_of
+from redsync.cli.server import Server
+
+NODES = 3
+SLOTS = 16384
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[Server]]:
+    """Three masters that share the slots."""
+    with ExitStack() as stack:
+        nodes = [stack.enter_context(node()) for _ in range(NODES)]
+        for number, each in enumerate(nodes):
+            first, last = SLOTS * number // NODES, SLOTS * (number + 1) // NODES - 1
+            assert each.ask(f"CLUSTER ADDSLOTSRANGE {first} {last}") == "+OK"
+            assert each.ask(f"CLUSTER SET-CONFIG-EPOCH {number + 1}") == "+OK"
+        for each in nodes[1:]:
+            bus = admin(each).config_get("cluster-port")["cluster-port"]
+            admin(nodes[0]).execute_command(f"CLUSTER MEET 127.0.0.1 {each.port} {bus}")
+        deadline = time.monotonic() + 20
+        while not all(formed(each) for each in nodes):
+            assert time.monotonic() < deadline, "the cluster does not come together"
+            time.sleep(0.02)
+        yield nodes
+
+
+def node() -> Server:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        bus = str(free.getsockname()[1])
+    options = ("--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "5000")
+    return Server(*options, tcp=True)
+
+
+def admin(server: Server) -> Redis:
+    return Redis(port=server.port)
+
+
+def formed(server: Server) -> bool:
+    client = admin(server)
+    known = client.execute_command("CLUSTER NODES")
+    state = client.execute_command("CLUSTER INFO")["cluster_state"]
+    return state == "ok" and len(known) == NODES
+
+
+@pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
+def test_each_semaphore_lives_on_the_node_of_its_name(
+    cluster: list[Server], strategy: SemaphoreInitStrategy
+) -> None:
+    names = [f"{name}-{strategy.value}" for name in ("a", "b", "c", "d")]
+    assert len({place(cluster, name) for name in names}) > 1
+    client = RedisCluster(host="127.0.0.1", port=cluster[0].port)
+    for name in names:
+        semaphore = sync.RedisSemaphore(client, name, count=2, semaphore_init_strategy=strategy)
+        with semaphore.permit(5) as permit:
+            assert semaphore.status().held[0].fence == permit.fence
+            assert admin(place(cluster, name)).exists(f"redsync:semaphore:{{{name}}}:held")
+        semaphore.close()
+    client.close()
+
+
+@pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
+def test_tasks_wait_on_the_node_of_the_name(
+    cluster: list[Server], strategy: SemaphoreInitStrategy
+) -> None:
+    async def hand_over(client: AsyncRedisCluster, name: str) -> None:
+        semaphore = aio.RedisSemaphore(client, name, count=1, semaphore_init_strategy=strategy)
+        held = await semaphore.acquire(5)
+        waiting = asyncio.ensure_future(semaphore.acquire(5))
+        await asyncio.to_thread(blocked_on, place(cluster, name))
+        await held.release()
+        permit = await waiting
+        assert permit.held and permit.fence > held.fence
+        await permit.release()
+        await semaphore.close()
+
+    async def main() -> None:
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster[0].port)
+        for name in ("x", "y", "z"):
+            await hand_over(client, f"{name}-{strategy.value}")
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_signal_arrives(cluster: list[Server]) -> None:
+    async def main() -> None:
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster[0].port)
+        event = aio.RedisEvent(client, "signal")
+        await event.set()
+        await event.wait(5)
+        await event.close()
+        await client.aclose()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
+def test_holders_and_waiters_follow_a_slot_that_moves(
+    cluster: list[Server], strategy: SemaphoreInitStrategy
+) -> None:
+    name = f"moving-{strategy.value}"
+    client = RedisCluster(host="127.0.0.1", port=cluster[0].port)
+    semaphore = sync.RedisSemaphore(
+        client, name, count=1, permit_ttl=3, semaphore_init_strategy=strategy
+    )
+    held = semaphore.acquire(5)
+    move(cluster, name)
+    assert not held.wait_lost(3)  # renewed where it is now
+    held.release()
+    with semaphore.permit(5) as permit:
+        assert permit.fence > held.fence
+    semaphore.close()
+    client.close()
+
+
+def place(cluster: list[Server], name: str) -> Server:
+    """The node that had the slot of a semaphore in the beginning."""
+    slot = slot_of(f"redsync:semaphore:{{{name}}}:meta".encode())
+    return cluster[next(n for n in range(NODES) if slot < SLOTS * (n + 1) // NODES)]
+
+
+def blocked_on(server: Server) -> None:
+    client = admin(server)
+    deadline = time.monotonic() + 5
+    while not client.info("clients")["blocked_clients"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def move(cluster: list[Server], name: str) -> None:
+    """Move the slot of a semaphore to another node, with all that is in it."""
+    source = place(cluster, name)
+    target = next(each for each in cluster if each is not source)
+    slot = slot_of(f"redsync:semaphore:{{{name}}}:meta".encode())
+    giver, taker = admin(source), admin(target)
+    taker.execute_command(
+        "CLUSTER SETSLOT", slot, "IMPORTING", giver.execute_command("CLUSTER MYID")
+    )
+    owner = taker.execute_command("CLUSTER MYID")
+    giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", owner)
+    for key in giver.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+        giver.execute_command("MIGRATE", "127.0.0.1", target.port, key, 0, 2000)
+    for each in (target, source, *cluster):
+        admin(each).execute_command("CLUSTER SETSLOT", slot, "NODE", owner)
