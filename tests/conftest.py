@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +24,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         generate(tree)
 
 from redsync.cli.server import Server, find_server
+
+# A shell ignores it for what it runs in the background, and whatever is started from here inherits
+# that; but there are tests of how programs end by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

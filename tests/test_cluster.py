@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
@@ -47,7 +48,7 @@ def node() -> Server:
     return Server(*options, tcp=True)
 
 
-def admin(server: Server) -> Redis:
+def admin(server: Server) -> Any:
     return Redis(port=server.port)
 
 
@@ -149,9 +150,8 @@ def move(cluster: list[Server], name: str) -> None:
     target = next(each for each in cluster if each is not source)
     slot = slot_of(f"redsync:semaphore:{{{name}}}:meta".encode())
     giver, taker = admin(source), admin(target)
-    taker.execute_command(
-        "CLUSTER SETSLOT", slot, "IMPORTING", giver.execute_command("CLUSTER MYID")
-    )
+    former = giver.execute_command("CLUSTER MYID")
+    taker.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", former)
     owner = taker.execute_command("CLUSTER MYID")
     giver.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", owner)
     for key in giver.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
