@@ -26,6 +26,7 @@ class Grant:
         "_mutex",
         "_state",
         "deadline",
+        "ended",
         "identifier",
         "owner",
         "since",
@@ -51,6 +52,8 @@ class Grant:
         self.deadline = deadline
         self._mutex = mutex
         self._state = "held"
+        self.ended = False
+        """Whether its holder is done with it, be it held or lost by then."""
         self._loss: Flag | None = None
 
     @property
@@ -90,7 +93,9 @@ class Grant:
         """It is not ours any more; False if it was not before."""
         with self._mutex:
             if self._state != "held":
+                self.ended = True
                 return False
+            self.ended = True
             self._state = "released"
             if self._loss is not None:
                 self._loss.set()

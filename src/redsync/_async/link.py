@@ -73,12 +73,12 @@ class Hub:
 
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
-        for lock in (*self._locks.values(), *self._transactions.values()):
+        for lock in (*list(self._locks.values()), *list(self._transactions.values())):
             lock.release()
 
     def close(self) -> None:
         """Cut all connections."""
-        for wire in self._wires.values():
+        for wire in list(self._wires.values()):
             wire.close()
         self._wires.clear()
 
@@ -113,7 +113,10 @@ class Link:
                     wire = await self._connect(deadline)
                 sent = True
                 reply = await self._send(wire, command, again, whole, deadline)
-                if isinstance(reply, exceptions.AskError):
+                # To redis-py, MOVED is a kind of ASK.
+                if isinstance(reply, exceptions.AskError) and not isinstance(
+                    reply, exceptions.MovedError
+                ):
                     reply = await self._ask(reply, command, again, deadline)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
                 error: Exception = failure
@@ -215,7 +218,7 @@ class Link:
             self._wire = None
 
 
-def deadline_for(timeout: float | None, began: float | None = None) -> float:
-    """Until when to try to reach the server, for a caller who has so many seconds in all."""
+def deadline_for(timeout: float | None) -> float:
+    """Until when to try to reach the server, for a caller who has so many seconds."""
     patience = PATIENCE if timeout is None else min(PATIENCE, max(ALLOWANCE, timeout))
-    return (monotonic() if began is None else began) + patience
+    return monotonic() + patience

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import weakref
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from .._arguments import checked_timeout
 from .._runtime.aio import cancelled_by, current
 from ..exceptions import RedisSemaphorePermitLostError
 from .grant import Grant
 from .pool import Pool
+
+_FULL: Final = 16
+"""How many entries a ledger has before it looks for those that have ended."""
 
 
 class Permit:
@@ -84,6 +87,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._permits: dict[Permit, weakref.ref[object]] = {}
+        self._full = _FULL
         # Those of a `with` statement are its own: if an interrupt keeps it from releasing one,
         # there is nobody left who could, and the permit must not be renewed for ever.
         self._lent: weakref.WeakKeyDictionary[Permit, weakref.ref[object]]
@@ -91,6 +95,9 @@ class Ledger:
 
     def add(self, permit: Permit) -> None:
         """The running task has acquired it."""
+        if len(self._permits) >= self._full:
+            self.forget_ended()
+            self._full = max(_FULL, 2 * len(self._permits))
         holder = current()
         self._permits[permit] = weakref.ref(holder)
 
@@ -120,7 +127,7 @@ class Ledger:
     def forget_ended(self) -> None:
         """Drop what is neither held nor to be released any more."""
         for permit, _ in self._all():
-            if permit._grant.released:
+            if permit._grant.ended:
                 self.take(permit)
 
     def _all(self) -> list[tuple[Permit, weakref.ref[object]]]:

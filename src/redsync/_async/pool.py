@@ -158,7 +158,7 @@ class Pool(Station[Waiter]):
             began: Since when.
         """
         end = None if timeout is None else began + timeout
-        deadline = deadline_for(timeout, began)
+        deadline = deadline_for(None if end is None else max(0.0, end - monotonic()))
         if not self._queue:  # those who came first come first
             found = await self._try(owner, terms, identifier, deadline)
             if timeout == 0 and isinstance(found, Empty) and found.pushed:
@@ -168,7 +168,8 @@ class Pool(Station[Waiter]):
                 return found
         while timeout != 0:
             waiter = Waiter(owner, terms.ttl / 1000, identifier)
-            self._renew_within(waiter.ttl)
+            with self.mutex:
+                self._renew_within(waiter.ttl)
             if not await self._wait(owner, waiter, end):
                 break
             with self._explained():
@@ -242,7 +243,9 @@ class Pool(Station[Waiter]):
             self._link.unlock()
             self._hurry()
             raise
-        self._returns.pop(handback, None)
+        with self.mutex:
+            self._returns.pop(handback, None)
+            self._grants.pop(grant.owner, None)
         if self.idle():
             self._wake_watchdog()  # which goes with the last permit of the last instance
 

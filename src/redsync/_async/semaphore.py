@@ -337,10 +337,7 @@ class RedisSemaphore:
     async def _joined(self, timeout: float | None) -> Pool:
         """The pool, once the semaphore is there."""
         home = self._homes.get()
-        if home.closed:
-            raise RedisSemaphoreError(
-                f"this instance of the semaphore {self._name!r} is closed; make a new one"
-            )
+        self._check_open(home)
         if home.pool is not None:
             return home.pool
         session = home.session = Session.of(self._client)
@@ -356,6 +353,7 @@ class RedisSemaphore:
                     self._count,
                     facts.count,
                 )
+            self._check_open(home)  # it may have been closed meanwhile
             home.pool = pool
         finally:
             with pool.mutex:
@@ -364,6 +362,12 @@ class RedisSemaphore:
             if failed:
                 session.forget(self._key, self)
         return pool
+
+    def _check_open(self, home: _Home) -> None:
+        if home.closed:
+            raise RedisSemaphoreError(
+                f"this instance of the semaphore {self._name!r} is closed; make a new one"
+            )
 
     async def _create(self, pool: Pool, timeout: float | None) -> Facts:
         end = None if timeout is None else monotonic() + timeout

@@ -126,10 +126,12 @@ class Queue(Generic[P]):
     def enter(self, owner: str, promise: P) -> None:
         """Get in line, at the end. Called with the mutex held."""
         self._waiting[owner] = promise
+        self._closing = False
         if self._worker is None or not self._worker.alive:
-            self._closing = False
             # If an interrupt comes before the worker is noted there will be another one: the first
             # sees that its shift is over.
+            if self._shift is not None:
+                self._shift.drop_line("somebody else has taken over")
             shift = self._shift = _Shift()
             self._worker = Worker(partial(self._serve, shift), self._name)
         self._wanted.set()
@@ -167,6 +169,8 @@ class Queue(Generic[P]):
                 await self._wait_once(shift)
             except (exceptions.RedisError, OSError) as error:
                 shift.drop_line(error)
+                if shift is not self._shift:
+                    return
                 if passes(error) or isinstance(error, exceptions.MovedError):
                     self.trouble = error
                     await self._pause(delay)
@@ -219,6 +223,8 @@ class Queue(Generic[P]):
             if self.trouble is not None:
                 self._host.reconnected()
         with self._host.mutex:
+            if shift is not self._shift:
+                return
             claim = self._host.claim()
             waiting = len(self._waiting)
             slice_ = max(_SHORTEST_SLICE, self._host.slice())

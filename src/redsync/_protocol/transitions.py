@@ -73,11 +73,6 @@ class Draft:
         self._lease(seat.slot, self._now + seat.ttl)
         return True
 
-    def is_seated(self, seat: Seat) -> bool:
-        """Whether a renewal is all that this permit needs."""
-        record = self._records.get(seat.slot)
-        return record is not None and seat.slot in self._held and has(record, seat)
-
     def give_back(self, handback: Return) -> bool:
         """Return what (slot, fence, owner) names, if it still names it."""
         if handback.slot == NOBODY:

@@ -53,7 +53,7 @@ class _Stream(asyncio.Protocol):
     def close(self, error: BaseException | str = "closed") -> None:
         """Cut the connection; the outcome of what is unanswered is unknown."""
         if self.failure is None:
-            self.failure = f"connection lost: {error or type(error).__name__}"
+            self.failure = f"connection lost: {str(error) or type(error).__name__}"
             self._transport.abort()
             self._connection._reader = self._connection._writer = None  # nothing left to close
             self._on_failure()
@@ -252,8 +252,8 @@ class Network:
         if not isinstance(client, RedisCluster):
             pool = client.connection_pool
             return Node(None, pool.connection_class, pool.connection_kwargs)
-        await client.initialize()
         try:
+            await client.initialize()
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
         except RedisClusterException as error:
             raise ConnectionError(str(error)) from error
@@ -279,4 +279,7 @@ class Network:
     async def refresh(self) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
-            await self._client.nodes_manager.initialize()
+            try:
+                await self._client.nodes_manager.initialize()
+            except RedisClusterException as error:  # not a RedisError
+                raise ConnectionError(str(error)) from error

@@ -49,7 +49,7 @@ class _Stream:
     def close(self, error: BaseException | str = "closed") -> None:
         """Cut the connection; the outcome of what is unanswered is unknown."""
         if self.failure is None:
-            self.failure = f"connection lost: {error or type(error).__name__}"
+            self.failure = f"connection lost: {str(error) or type(error).__name__}"
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
             self._dispose()
@@ -316,4 +316,7 @@ class Network:
     def refresh(self) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
-            self._client.nodes_manager.initialize()
+            try:
+                self._client.nodes_manager.initialize()
+            except RedisClusterException as error:  # not a RedisError
+                raise ConnectionError(str(error)) from error
