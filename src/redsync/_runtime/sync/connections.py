@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import codecs
 import contextlib
 import socket
 import threading
@@ -24,6 +25,10 @@ S = TypeVar("S", bound="_Stream")
 
 Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
+
+# The first look-up of a host name imports this codec. A fork at that moment, by another thread,
+# would leave the lock of the import held for ever in the child.
+codecs.lookup("idna")
 
 _CHUNK = 65536
 
