@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
+from redis.exceptions import ResponseError
 
 from redsync import SemaphoreInitStrategy, aio, sync
 from redsync._protocol.keys import slot_of
@@ -97,6 +98,19 @@ def test_tasks_wait_on_the_node_of_the_name(
         await client.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
+def test_a_client_for_a_single_server_is_told_what_to_use(
+    cluster: list[Server], strategy: SemaphoreInitStrategy
+) -> None:
+    name = f"plain-{strategy.value}"
+    elsewhere = next(each for each in cluster if each is not place(cluster, name))
+    client = admin(elsewhere)
+    semaphore = sync.RedisSemaphore(client, name, count=1, semaphore_init_strategy=strategy)
+    with pytest.raises(ResponseError, match="RedisCluster"):
+        semaphore.acquire(1)
+    semaphore.close()
 
 
 def test_a_signal_arrives(cluster: list[Server]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 from time import monotonic
 
 import pytest
 
 from redsync.aio import (
+    Permit,
     RedisSemaphoreNotAcquiredError,
     RedisSemaphorePermitLostError,
     RedisSemaphoreTimeoutError,
@@ -245,3 +247,20 @@ async def test_status_can_be_asked_by_somebody_who_only_attaches(make: Make) -> 
     await make(count=3).acquire(0)
     status = await make().status()
     assert (status.count, status.free, len(status.held)) == (3, 2, 1)
+
+
+async def test_one_with_object_serves_several_at_once(make: Make) -> None:
+    semaphore = make(count=2)
+    both = semaphore.permit(5)
+    inside: list[Permit] = []
+
+    async def use(first: bool) -> None:
+        async with both as permit:
+            inside.append(permit)
+            await eventually(lambda: len(inside) == 2)
+            if not first:
+                await eventually(lambda: any(not each.held for each in inside))
+            assert permit.held
+
+    await together(partial(use, True), partial(use, False))
+    assert not any(each.held for each in inside)

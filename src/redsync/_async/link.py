@@ -92,6 +92,11 @@ class Link:
         self._node: Node | None = None
         self._wire: Wire | None = None
 
+    @property
+    def clustered(self) -> bool:
+        """Whether the client knows of other nodes."""
+        return self._hub.network.clustered
+
     async def run(self, command: Command, deadline: float) -> Reply:
         """Have a command run, once, even if it has to be sent several times.
 
@@ -114,8 +119,10 @@ class Link:
                 sent = True
                 reply = await self._send(wire, command, again, whole, deadline)
                 # To redis-py, MOVED is a kind of ASK.
-                if isinstance(reply, exceptions.AskError) and not isinstance(
-                    reply, exceptions.MovedError
+                if (
+                    isinstance(reply, exceptions.AskError)
+                    and not isinstance(reply, exceptions.MovedError)
+                    and self._hub.network.clustered
                 ):
                     reply = await self._ask(reply, command, again, deadline)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
@@ -128,6 +135,8 @@ class Link:
             if isinstance(error, exceptions.NoScriptError):
                 whole = True
                 continue
+            if isinstance(error, exceptions.AskError) and not self._hub.network.clustered:
+                raise advised(error)
             await self._reroute(error, deadline)
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)

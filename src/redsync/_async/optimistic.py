@@ -252,6 +252,8 @@ class Optimistic:
             except exceptions.WatchError as failure:
                 error: Exception = failure
             except (exceptions.RedisError, OSError) as failure:
+                if isinstance(failure, exceptions.AskError) and not self._link.clustered:
+                    raise advised(failure) from None
                 await self._link.look_again(failure)
                 if not (passes(failure) or isinstance(failure, exceptions.MovedError)):
                     raise advised(failure) from None

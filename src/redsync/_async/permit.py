@@ -156,7 +156,7 @@ class Holding:
         self._source = source
         self._timeout = timeout
         self._cancel_on_loss = cancel_on_loss
-        self._permits: list[tuple[Permit, cancelled_by | None]] = []
+        self._permits: list[tuple[weakref.ref[object], Permit, cancelled_by | None]] = []
 
     async def __aenter__(self) -> Permit:
         permit = None
@@ -164,7 +164,7 @@ class Holding:
             permit = await self._source.acquire(self._timeout)
             self._source.lend(permit)
             guard = cancelled_by(permit.wait_lost).__enter__() if self._cancel_on_loss else None
-            self._permits.append((permit, guard))
+            self._permits.append((weakref.ref(current()), permit, guard))
             return permit
         except BaseException:
             # An interrupt after it was acquired: nobody else could give it back.
@@ -178,7 +178,12 @@ class Holding:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        permit, guard = self._permits.pop()
+        # Several tasks may be in it at once, and leave in any order.
+        task = current()
+        own = [each for each in self._permits if each[0]() is task]
+        entry = own[-1] if own else self._permits[-1]
+        self._permits.remove(entry)
+        _, permit, guard = entry
         lost = permit.lost
         cancelled = guard is not None and guard.__exit__(kind, error, traceback)
         await self._source.let_go(permit, error)

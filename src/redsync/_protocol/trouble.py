@@ -61,6 +61,11 @@ def advised(error: Exception) -> Exception:
     text = str(error)
     if not isinstance(error, exceptions.RedisError) or " - redsync: " in text:
         return error
+    if isinstance(error, exceptions.AskError):
+        return exceptions.ResponseError(
+            f"MOVED to {error.host}:{error.port} - redsync: this is a node of a cluster; hand in a"
+            " RedisCluster"
+        )
     code = _CODES.get(type(error), "")
     whole = f"{code} {text}" if code and not text.startswith(code) else text
     for mark, advice in _ADVICE:

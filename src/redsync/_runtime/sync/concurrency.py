@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _FOREVER = threading.TIMEOUT_MAX
 
-# Re-entrant, as a finalizer may run on a thread that holds it.
+# Re-entrant, as what holds it calls what takes it again.
 Mutex = threading.RLock
 
 
