@@ -312,6 +312,53 @@ def test_a_child_of_a_busy_program_does_not_inherit_a_locked_lock(
     )
 
 
+SLOW = """
+    opening, lock = threading.Event(), threading.Lock()
+
+    class Slow(redis.Connection):
+        # Like an import, or the C library's look-up of a host.
+        def connect(self):
+            with lock:
+                opening.set()
+                time.sleep({seconds})
+            super().connect()
+
+    pool = redis.ConnectionPool.from_url(url, connection_class=Slow)
+    client = redis.Redis(connection_pool=pool)
+    semaphore = redsync.sync.RedisSemaphore(client, "n", count=2)
+    thread = threading.Thread(target=semaphore.acquire)
+    thread.start()
+    opening.wait()
+"""
+
+
+def test_a_child_does_not_inherit_what_is_locked_while_a_connection_is_opened(
+    server: Server,
+) -> None:
+    run(
+        server,
+        SLOW.format(seconds=0.3)
+        + """
+    join(fork(lambda: semaphore.acquire(5).release()))
+    thread.join(5)
+    assert len(semaphore.status().held) == 1
+    """,
+    )
+
+
+def test_a_fork_does_not_wait_long_for_a_connection_to_a_dead_host(server: Server) -> None:
+    run(
+        server,
+        SLOW.format(seconds=3)
+        + """
+    began = time.monotonic()
+    join(fork(lambda: None))
+    assert 0.9 < time.monotonic() - began < 2
+    thread.join(5)
+    """,
+    )
+
+
 def test_a_child_that_outlives_its_parent_keeps_nothing_of_it_alive(server: Server) -> None:
     # It has inherited the connections too, so the server does not see that the parent has gone.
     run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import codecs
 import contextlib
 import socket
 import threading
@@ -20,15 +19,12 @@ from redis.retry import Retry
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
 from ..options import STALLED, line_options
+from .forking import unforked
 
 S = TypeVar("S", bound="_Stream")
 
 Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
-
-# The first look-up of a host name imports this codec. A fork at that moment, by another thread,
-# would leave the lock of the import held for ever in the child.
-codecs.lookup("idna")
 
 _CHUNK = 65536
 
@@ -260,8 +256,9 @@ class Node:
     def open(self, kind: type[S], timeout: float) -> S:
         """A new connection: with Sentinel, to whom it says is the master now."""
         retry = Retry(NoBackoff(), 0)
-        connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
-        connection.connect()
+        with unforked():
+            connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
+            connection.connect()
         return kind(connection)
 
 
