@@ -25,7 +25,7 @@ from redsync.aio import (
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
-from .helpers import Make, free, in_line, settled, take
+from .helpers import Make, free, in_line, left_alone, settled, take
 
 
 @pytest.fixture
@@ -390,6 +390,33 @@ async def test_a_killed_connection_costs_neither_the_permit_nor_the_turn(
     for handle in waiting:
         await (await handle.result(5)).release()
     await recovers(semaphore, timeout=4)
+
+
+async def test_a_connection_that_is_closed_as_soon_as_it_is_there_costs_no_time(
+    server: Server, client: Redis, make: Make
+) -> None:
+    kind: Any = client.connection_pool.connection_class
+    doomed = ["for commands", "for the wait"]
+
+    class Doomed(kind):  # type: ignore[misc]
+        async def connect(self) -> None:
+            await super().connect()
+            if doomed and armed:
+                doomed.pop()
+                await drop_connections(client)
+                await left_alone(client)
+
+    armed = False
+    semaphore = make(count=1, permit_ttl=3)
+    other = connect(server, connection_class=Doomed)
+    theirs = make(other, count=1, permit_ttl=3)
+    permit = await semaphore.acquire(0)
+    armed = True
+    waiting = spawn(partial(theirs.acquire, 2))
+    await eventually(lambda: in_line(theirs) == 1 and not doomed)
+    await permit.release()
+    await (await waiting.result(2)).release()
+    await disconnect(other)
 
 
 async def test_connections_killed_all_the_time_are_not_noticed(client: Redis, make: Make) -> None:

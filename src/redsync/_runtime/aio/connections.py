@@ -209,6 +209,9 @@ class Node:
             if not task.done():
                 raise TimeoutError("no connection in time")
             task.result()
+            # Nobody would tell the protocol that takes over now.
+            if connection._writer.is_closing() or connection._reader.at_eof():
+                raise ConnectionError("connection lost: closed by the server")
         except BaseException:
             task.cancel()
             task.add_done_callback(functools.partial(_discard, connection))
