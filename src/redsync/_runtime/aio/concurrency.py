@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -40,21 +41,24 @@ class PerHome(Generic[T]):
     def get(self) -> T:
         """The value of the running loop, made at the first call."""
         loop = asyncio.get_running_loop()
-        if self._pid != _pid:
-            self._pid, self._values = _pid, {}
-        if loop not in self._values:
-            # The values refer to their loops, so weak keys would live for ever.
-            self._values = {each: v for each, v in self._values.items() if not each.is_closed()}
-            self._values[loop] = self._make()
+        if self._pid != _pid or loop not in self._values:
+            with _making:  # other threads may run loops of their own
+                kept = self._values if self._pid == _pid else {}
+                # The values refer to their loops, so weak keys would live for ever.
+                kept = {each: value for each, value in kept.items() if not each.is_closed()}
+                kept[loop] = self._make()
+                self._values, self._pid = kept, _pid
         return self._values[loop]
 
 
 _pid = os.getpid()
+_making = threading.RLock()
 
 
 def _note_fork() -> None:
-    global _pid
+    global _pid, _making
     _pid = os.getpid()
+    _making = threading.RLock()
 
 
 os.register_at_fork(after_in_child=_note_fork)
