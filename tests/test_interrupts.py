@@ -20,11 +20,14 @@ def strategy(request: pytest.FixtureRequest) -> SemaphoreInitStrategy:
     return chosen
 
 
-def run(server: Server, strategy: SemaphoreInitStrategy, plan: str, seed: int = 0) -> None:
-    """Run a plan of tests/support/interrupting.py in a process of its own."""
-    command = ["-m", "tests.support.interrupting", server.url, strategy.value, plan, str(seed)]
+def run(module: str, *arguments: str) -> None:
+    """Run a program of tests/support in a process of its own."""
     done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=40
+        [sys.executable, "-m", f"tests.support.{module}", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=50,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "Exception in thread" not in done.stderr, done.stderr[-4000:]
@@ -35,16 +38,21 @@ def run(server: Server, strategy: SemaphoreInitStrategy, plan: str, seed: int = 
 def test_acquire_leaks_nothing_when_it_is_interrupted(
     server: Server, strategy: SemaphoreInitStrategy, error: str, seed: int
 ) -> None:
-    run(server, strategy, f"acquire-{error}", seed)
+    run("interrupting", server.url, strategy.value, f"acquire-{error}", str(seed))
 
 
 @pytest.mark.parametrize("error", ["keyboard", "soft"])
 def test_an_interrupted_body_costs_its_permit_for_a_lease_at_most(
     server: Server, strategy: SemaphoreInitStrategy, error: str
 ) -> None:
-    run(server, strategy, f"body-{error}")
+    run("interrupting", server.url, strategy.value, f"body-{error}", "0")
 
 
-@pytest.mark.parametrize("use", ["first", "later", "waiting"])
-def test_acquire_may_be_interrupted_at_every_place(server: Server, use: str) -> None:
-    run(server, SemaphoreInitStrategy.LUA, f"everywhere-{use}")
+@pytest.mark.parametrize("when", ["first", "later", "cut off", "waiting"])
+def test_acquire_may_be_interrupted_at_every_place(server: Server, when: str) -> None:
+    run("stepping", server.url, f"acquire-{when}")
+
+
+@pytest.mark.parametrize("when", ["set", "there", "waiting"])
+def test_an_event_may_be_interrupted_at_every_place(server: Server, when: str) -> None:
+    run("stepping", server.url, f"event-{when}")

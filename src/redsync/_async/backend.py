@@ -53,8 +53,11 @@ class Backend(Protocol):
 
     async def resize(
         self, terms: Terms, count: int, version: int, seen: int, deadline: float
-    ) -> tuple[bool, Facts] | None:
-        """Change the count, if the version is still this one; None: no such semaphore."""
+    ) -> Facts | None:
+        """Change the count, if the version is still this one; None: no such semaphore.
+
+        The facts afterwards tell whether somebody else was faster.
+        """
 
     async def contents(self, deadline: float) -> Contents:
         """Read everything."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from time import monotonic
 from typing import Final, TypeVar
 
 from redis import exceptions
 
+from .._backoff import Backoff
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, demoted, passes
@@ -18,9 +18,6 @@ PATIENCE: Final = 5.0
 
 ALLOWANCE: Final = 0.75
 """Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
-
-_FIRST_DELAY: Final = 0.01
-_LONGEST_DELAY: Final = 0.5
 
 _ASKING: Final = pack("ASKING")
 
@@ -38,8 +35,8 @@ class Hub:
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
         self._transactions: dict[Address, Lock] = {}
-        self._failures: dict[Address, tuple[int, float]] = {}
-        """How often connecting failed in a row, and when to try again."""
+        self._failures: dict[Address, tuple[Backoff, float]] = {}
+        """Where connecting failed the last time, and when to try again."""
 
     async def wire(self, node: Node, deadline: float) -> Wire:
         """The connection to a node, opened if there is none; callers share one attempt."""
@@ -59,13 +56,12 @@ class Hub:
         return self._transactions.setdefault(node.address, Lock())
 
     async def _connect(self, node: Node, deadline: float) -> Wire:
-        times, due = self._failures.get(node.address, (0, 0.0))
+        backoff, due = self._failures.get(node.address) or (_backoff(), 0.0)
         await sleep(max(0.0, min(due, deadline) - monotonic()))
         try:
             wire = await node.open(Wire, deadline - monotonic())
         except Exception:
-            delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2**times) * random.uniform(0.8, 1.2)
-            self._failures[node.address] = (min(times + 1, 10), monotonic() + delay)
+            self._failures[node.address] = (backoff, monotonic() + backoff.next())
             raise
         self._failures.pop(node.address, None)
         self._wires[node.address] = wire
@@ -107,8 +103,16 @@ class Link:
         Raises:
             redis.exceptions.RedisError: The server refused it, or could not be asked.
         """
+        try:
+            return await self._run(command, deadline)
+        except BaseException:
+            # An interrupt may have left a lock in the hands of the running thread.
+            self._hub.unlock()
+            raise
+
+    async def _run(self, command: Command, deadline: float) -> Reply:
         again = whole = False
-        delay = _FIRST_DELAY
+        backoff = _backoff()
         told: exceptions.RedisError | None = None
         while True:
             sent = False
@@ -140,12 +144,11 @@ class Link:
             await self._reroute(error, deadline)
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)
-            if monotonic() + delay >= deadline:
+            pause = 0.0 if isinstance(error, exceptions.MovedError) else backoff.next()
+            if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
                 raise advised(told or error)
-            if not isinstance(error, exceptions.MovedError):
-                await sleep(delay * random.uniform(0.8, 1.2))
-                delay = min(_LONGEST_DELAY, 2 * delay)
+            await sleep(pause)
 
     async def connected(self, deadline: float) -> tuple[Wire, Lock]:
         """The connection, and the lock that a transaction on it has to hold: what one caller
@@ -176,7 +179,7 @@ class Link:
             self._wire.close(error)
 
     def unlock(self) -> None:
-        """An exchange of the running thread was cut off, perhaps with a lock in its hands."""
+        """After what `connected` was for, if it raised: as `run` does itself."""
         self._hub.unlock()
 
     def close(self) -> None:
@@ -225,6 +228,10 @@ class Link:
             if self._wire is not None:
                 self._wire.close(error)
             self._wire = None
+
+
+def _backoff() -> Backoff:
+    return Backoff(0.01, 0.5)
 
 
 def deadline_for(timeout: float | None) -> float:

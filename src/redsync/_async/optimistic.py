@@ -5,13 +5,13 @@ WATCH meta, read, decide here, MULTI, change, EXEC; and all over again if somebo
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, Protocol, TypeVar
 
 from redis import exceptions
 
+from .._backoff import Backoff
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
@@ -20,9 +20,6 @@ from .._protocol.transitions import Draft, has, renewal
 from .._protocol.trouble import advised, passes
 from .._runtime.aio import Wire, sleep
 from .link import Link
-
-_FIRST_DELAY: Final = 0.002
-_LONGEST_DELAY: Final = 0.1
 
 _MULTI: Final = pack("MULTI")
 _EXEC: Final = pack("EXEC")
@@ -40,7 +37,7 @@ class Attempt(Protocol[R]):
 
 
 class Optimistic:
-    """What `scripted` does with scripts."""
+    """The Backend that uses transactions; `Backend` says what each method does."""
 
     def __init__(self, link: Link, keys: SemaphoreKeys) -> None:
         self._link = link
@@ -59,10 +56,7 @@ class Optimistic:
     async def acquire(
         self, owner: str, terms: Terms, seen: int, identifier: str, deadline: float
     ) -> Token | Empty | None:
-        """Take a free permit; None if there is no such semaphore.
-
-        If the answer to LPOP is lost, so is the token, until somebody misses it (at most a grace).
-        """
+        # If the answer to LPOP is lost, so is the token, until somebody misses it.
         while True:
             popped = await self._link.run(self._pop, deadline)
             if not isinstance(popped, bytes):
@@ -92,7 +86,6 @@ class Optimistic:
         seen: int,
         deadline: float,
     ) -> Facts | None:
-        """Make the semaphore, or join it; None if there is nothing to join."""
 
         def change(draft: Draft, left: int) -> Facts | None:
             if draft.exists:
@@ -111,7 +104,6 @@ class Optimistic:
         return await self._transact(change, seen, deadline)
 
     async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None:
-        """Give a permit back, if it is still this owner's."""
         handback = Return(token.slot, token.fence, owner)
         await self._transact(
             lambda draft, _: draft.exists and draft.give_back(handback), seen, deadline
@@ -126,10 +118,7 @@ class Optimistic:
         seen: int,
         deadline: float,
     ) -> Tended:
-        """Renew, give back and reap.
-
-        What only has to be renewed comes first, by itself: it does not fail if others are faster.
-        """
+        # What only has to be renewed comes first, by itself: it does not fail if others are faster.
         renewed = await self._renew(seats, deadline)
 
         def change(draft: Draft, left: int) -> Tended:
@@ -158,28 +147,23 @@ class Optimistic:
         returns: Sequence[Return],
         seen: int,
     ) -> Command | None:
-        """A transaction takes several round trips: it has no place before a wait."""
-        return None
+        return None  # a transaction takes several round trips: it has no place before a wait
 
     async def resize(
         self, terms: Terms, count: int, version: int, seen: int, deadline: float
-    ) -> tuple[bool, Facts] | None:
-        """Change the count, if the version is still this one; None: no such semaphore."""
+    ) -> Facts | None:
 
-        def change(draft: Draft, left: int) -> tuple[bool, Facts] | None:
+        def change(draft: Draft, left: int) -> Facts | None:
             if not draft.exists:
                 return None
             draft.keep_alive(terms, left)
-            current = draft.facts.version == version
-            if current:
+            if draft.facts.version == version:
                 draft.resize(count)
-            return current, draft.facts
+            return draft.facts
 
         return await self._transact(change, seen, deadline)
 
     async def contents(self, deadline: float) -> Contents:
-        """Read everything, at one instant."""
-
         async def attempt(wire: Wire, deadline: float) -> Contents:
             commands = (_UNWATCH, _MULTI, *self._reads, _EXEC)
             replies = await wire.exchange(commands, deadline - monotonic())
@@ -244,7 +228,16 @@ class Optimistic:
 
     async def _retried(self, attempt: Attempt[T], deadline: float) -> T:
         """Try until it is done; every transition has one effect, however often it is tried."""
-        delay = _FIRST_DELAY
+        try:
+            return await self._tried(attempt, deadline)
+        except BaseException:
+            # An interrupt may have left a lock in the hands of the running thread.
+            self._link.unlock()
+            raise
+
+    async def _tried(self, attempt: Attempt[T], deadline: float) -> T:
+        # Spread wide: those who were in each other's way must not meet again.
+        backoff = Backoff(0.002, 0.1, spread=(0.1, 1.0))
         told: Exception | None = None
         while True:
             try:
@@ -260,12 +253,11 @@ class Optimistic:
                 error = failure
                 if type(failure) not in (exceptions.ConnectionError, exceptions.TimeoutError):
                     told = failure
-            pause = delay * random.uniform(0.1, 1.0)
+            pause = backoff.next()
             if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
                 raise advised(told or error)
             await sleep(pause)
-            delay = min(_LONGEST_DELAY, 2 * delay)
 
     async def _alone(self, attempt: Attempt[T], deadline: float) -> T:
         """Keep other transactions off the connection meanwhile."""

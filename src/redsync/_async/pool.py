@@ -138,8 +138,8 @@ class Pool(Station[Waiter]):
             resized = await self._backend.resize(terms, count, version, self._seen, deadline)
         if resized is None:
             raise RedisSemaphoreError(f"the semaphore {self.name!r} has just vanished; try again")
-        self._note(resized[1])
-        return resized[1]
+        self._note(resized)
+        return resized
 
     # One permit
 
@@ -212,7 +212,6 @@ class Pool(Station[Waiter]):
 
     def abandon(self, owner: str) -> None:
         """A request has ended without its caller getting to know: give back what it was granted."""
-        self._link.unlock()
         with self.mutex:
             self._queue.leave(owner)  # an interrupt may have come before it could
             grant = self._grants.get(owner)
@@ -240,7 +239,6 @@ class Pool(Station[Waiter]):
             with self._explained():
                 await self._backend.release(grant.token, grant.owner, self._seen, deadline)
         except BaseException:
-            self._link.unlock()
             self._hurry()
             raise
         with self.mutex:

@@ -17,15 +17,14 @@ from .._protocol.semaphore import (
     Terms,
     Token,
     parse_acquired,
-    parse_joined,
-    parse_resized,
+    parse_facts,
     parse_tended,
 )
 from .link import Link
 
 
 class Scripted:
-    """What `optimistic` does with transactions."""
+    """The Backend that uses scripts; `Backend` says what each method does."""
 
     def __init__(self, link: Link, keys: SemaphoreKeys) -> None:
         self._link = link
@@ -34,7 +33,6 @@ class Scripted:
     async def acquire(
         self, owner: str, terms: Terms, seen: int, identifier: str, deadline: float
     ) -> Token | Empty | None:
-        """Take a free permit; None if there is no such semaphore."""
         request = self._scripts.acquire(owner, terms, seen, identifier)
         return parse_acquired(await self._link.run(request, deadline))
 
@@ -46,12 +44,10 @@ class Scripted:
         seen: int,
         deadline: float,
     ) -> Facts | None:
-        """Make the semaphore, or join it; None if there is nothing to join."""
         request = self._scripts.create(terms, count, known, seen)
-        return parse_joined(await self._link.run(request, deadline))
+        return parse_facts(await self._link.run(request, deadline))
 
     async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None:
-        """Give a permit back, if it is still this owner's."""
         await self._link.run(self._scripts.release(token, owner, seen), deadline)
 
     async def tend(
@@ -63,7 +59,6 @@ class Scripted:
         seen: int,
         deadline: float,
     ) -> Tended:
-        """Renew, give back and reap."""
         request = self._scripts.tend(terms, known, seats, returns, seen=seen)
         return parse_tended(await self._link.run(request, deadline))
 
@@ -75,16 +70,14 @@ class Scripted:
         returns: Sequence[Return],
         seen: int,
     ) -> Command | None:
-        """A tend that does not reap, to be sent on the connection that popped the tokens."""
+        # It does not reap, which would keep the next wait from beginning.
         return self._scripts.tend(terms, known, seats, returns, seen=seen, reap=False)
 
     async def resize(
         self, terms: Terms, count: int, version: int, seen: int, deadline: float
-    ) -> tuple[bool, Facts] | None:
-        """Change the count, if the version is still this one; None: no such semaphore."""
+    ) -> Facts | None:
         request = self._scripts.resize(terms, count, version, seen)
-        return parse_resized(await self._link.run(request, deadline))
+        return parse_facts(await self._link.run(request, deadline))
 
     async def contents(self, deadline: float) -> Contents:
-        """Read everything."""
         return Contents.parse(await self._link.run(self._scripts.status(), deadline))

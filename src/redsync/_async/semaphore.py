@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from time import monotonic
 from types import TracebackType
-from typing import Final
 
 from redis import exceptions
 
@@ -16,6 +16,7 @@ from .._arguments import (
     checked_timeout,
     checked_ttl,
 )
+from .._backoff import Backoff
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.owner import default_identifier, new_owner
 from .._protocol.semaphore import Facts, Terms
@@ -34,10 +35,6 @@ from .permit import Holding, Ledger, Permit
 from .pool import Pool
 from .scripted import Scripted
 from .session import Session
-
-_FIRST_LOOK: Final = 0.05
-_LONGEST_LOOK: Final = 1.0
-"""Seconds between looks for a semaphore that is yet to be made."""
 
 
 class RedisSemaphore:
@@ -371,20 +368,19 @@ class RedisSemaphore:
 
     async def _create(self, pool: Pool, timeout: float | None) -> Facts:
         end = None if timeout is None else monotonic() + timeout
-        delay = _FIRST_LOOK
+        looks = Backoff(0.05, 1.0)
         while True:
             remaining = None if end is None else max(0.0, end - monotonic())
             facts = await pool.create(self._terms, self._count, deadline_for(remaining))
             if facts is not None:
                 return facts
-            remaining = delay if end is None else end - monotonic()
+            remaining = math.inf if end is None else end - monotonic()
             if remaining <= 0:
                 raise RedisSemaphoreTimeoutError(
                     f"the semaphore {self._name!r} was not made by anybody within {timeout} s;"
                     " give a count to make it"
                 )
-            await sleep(min(delay, remaining))
-            delay = min(_LONGEST_LOOK, 2 * delay)
+            await sleep(min(looks.next(), remaining))
 
     def _make_pool(self, session: Session) -> Pool:
         link = Link(session.hub, self._keys.meta)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections import OrderedDict
 from contextlib import suppress
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from redis import exceptions
 
+from .._backoff import Backoff
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, passes
@@ -29,8 +29,6 @@ _SHORTEST_SLICE: Final = 0.05
 """Redis 6.2 blocks for ever with a millisecond or less."""
 
 _CONNECT_TIMEOUT: Final = 2.0
-_FIRST_DELAY: Final = 0.02
-_LONGEST_DELAY: Final = 1.0
 
 
 P = TypeVar("P", bound=Promise[Any])
@@ -163,7 +161,7 @@ class Queue(Generic[P]):
             self._shift.drop_line("closed")
 
     async def _serve(self, shift: _Shift) -> None:
-        delay = _FIRST_DELAY
+        backoff = Backoff(0.02, 1.0)
         while await self._is_wanted(shift):
             try:
                 await self._wait_once(shift)
@@ -173,8 +171,7 @@ class Queue(Generic[P]):
                     return
                 if passes(error) or isinstance(error, exceptions.MovedError):
                     self.trouble = error
-                    await self._pause(delay)
-                    delay = min(_LONGEST_DELAY, 2 * delay)
+                    await self._pause(backoff.next())
                     with suppress(exceptions.RedisError, OSError):
                         await self._link.look_again(error)
                 else:
@@ -188,7 +185,7 @@ class Queue(Generic[P]):
                 shift.drop_line(error)
                 raise
             else:
-                delay = _FIRST_DELAY
+                backoff.reset()
             if not going_on():
                 self._fail_all(RedsyncError("the program is ending"))
 
@@ -214,7 +211,7 @@ class Queue(Generic[P]):
         """Let a server that is away come back."""
         self._wanted.clear()
         if not self._closing:
-            await self._wanted.wait(delay * random.uniform(0.8, 1.2))
+            await self._wanted.wait(delay)
 
     async def _wait_once(self, shift: _Shift) -> None:
         line = shift.line

@@ -229,7 +229,7 @@ def parse_acquired(reply: Reply) -> Token | Empty | None:
     return Empty(_wait(reply[0]), _whole(reply[1]), Facts.parse(reply))
 
 
-def parse_joined(reply: Reply) -> Facts | None:
+def parse_facts(reply: Reply) -> Facts | None:
     """The facts, or None if there is no such semaphore."""
     return Facts.parse(reply) if isinstance(reply, list) else None
 
@@ -237,16 +237,9 @@ def parse_joined(reply: Reply) -> Facts | None:
 def parse_tended(reply: Reply) -> Tended:
     """The outcome of a tend."""
     assert isinstance(reply, list)
-    seated = reply[2]
+    seated = reply[1]
     assert isinstance(seated, bytes)
     return Tended([each == 49 for each in seated], _wait(reply[0]), Facts.parse(reply))
-
-
-def parse_resized(reply: Reply) -> tuple[bool, Facts] | None:
-    """Whether it was this call that did it; None if there is no such semaphore."""
-    if not isinstance(reply, list):
-        return None
-    return reply[0] == 1, Facts.parse(reply)
 
 
 def _wait(reply: Reply) -> int | None:

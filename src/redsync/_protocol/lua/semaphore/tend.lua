@@ -4,8 +4,8 @@
 -- ARGV  seen, ttl (ms), keep (ms), grace (ms), count, version, "1" to reap, number of seats;
 --       for each seat slot, fence, owner, ttl (ms), age (ms), identifier; then
 --       for each return slot, fence, owner, or "", "", owner for whatever that owner was granted
--- Reply an array: ms until the next lease ends (-1: none), how many tokens this call pushed, the
---       seats as a string of "1" (renewed) and "0" (gone), count, version, fence, grace, ttl.
+-- Reply an array: ms until the next lease ends (-1: none), the seats as a string of "1" (renewed)
+--       and "0" (gone), count, version, fence, grace, ttl.
 local call = redis.call
 local seen = tonumber(ARGV[1])
 -- include semaphore/common.lua
@@ -77,4 +77,4 @@ if ARGV[7] == '1' then
   reap()
 end
 call('PEXPIRE', held, call('HGET', meta, 'keep'))
-return answer(nearest(), pushed, table.concat(seats))
+return answer(nearest(), table.concat(seats))

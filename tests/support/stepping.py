@@ -1,0 +1,182 @@
+"""A program whose main thread is interrupted at each place in turn where the interpreter looks for
+signals.
+
+    python -m tests.support.stepping URL PLAN
+
+It ends with status 0 if what was interrupted works on and nothing was leaked, else it says what
+was.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from redis import Redis
+
+import redsync
+from redsync.sync import (
+    Permit,
+    RedisEvent,
+    RedisEventTimeoutError,
+    SemaphoreInitStrategy,
+)
+
+from .leftovers import COUNT, cut_off, in_another_thread, left_behind, make, release_all, use_all
+
+
+class Stepper:
+    """Interrupts redsync at the n-th place.
+
+    That is at the entry of a function, and after a call of a builtin one.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.where = ""
+        self._left = number
+        package = Path(redsync.__file__).parent
+        self._files = tuple(str(each) for each in package.rglob("*.py"))
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
+        code = frame.f_code
+        ours = code.co_filename in self._files or code is threading.Thread.start.__code__
+        if ours and event in ("call", "c_return"):
+            self._left -= 1
+            if self._left == 0:
+                self.where = event + "\n" + "".join(traceback.format_stack(frame)[-4:])
+                raise KeyboardInterrupt
+
+
+class Acquire:
+    """acquire(): the first one of an instance, a later one, one whose connection was cut, or one
+    that has to wait.
+    """
+
+    def __init__(self, client: Redis, number: int, when: str) -> None:
+        self._client = client
+        self._semaphore = make(client, SemaphoreInitStrategy.LUA, f"step-{number}", 60)
+        if when != "first":
+            self._semaphore.acquire(5).release()
+        if when == "cut off":
+            cut_off(client)
+        self._helper = None
+        if when == "waiting":
+            permits = [self._semaphore.acquire(5) for _ in range(COUNT)]
+            self._helper = later(partial(release_each, permits))
+
+    def act(self) -> None:
+        """What is interrupted."""
+        self._semaphore.acquire(5)
+
+    def check(self, interrupted: bool) -> str:
+        """What is wrong afterwards, if anything."""
+        if self._helper is not None:
+            self._helper.join()
+        release_all(self._semaphore)
+        return in_another_thread(lambda: use_all(self._semaphore, self._client))
+
+
+class Event:
+    """set(), a wait() for a signal that is there, or one for a signal that comes."""
+
+    def __init__(self, client: Redis, number: int, when: str) -> None:
+        self._client = client
+        self._event = RedisEvent(client, f"step-{number}")
+        self._sets = when == "set"
+        self._helper = later(self._event.set) if when == "waiting" else None
+        if when == "there":
+            self._event.set()
+            cut_off(client)
+
+    def act(self) -> None:
+        """What is interrupted."""
+        if self._sets:
+            self._event.set()
+        else:
+            self._event.wait(5)
+
+    def check(self, interrupted: bool) -> str:
+        """What is wrong afterwards, if anything."""
+        if self._helper is not None:
+            self._helper.join()
+        return in_another_thread(lambda: self._use(interrupted))
+
+    def _use(self, interrupted: bool) -> None:
+        cut_off(self._client)
+        if self._sets and interrupted:
+            with suppress(RedisEventTimeoutError):  # it may have been set, or not
+                self._event.wait(0)
+        elif self._sets or interrupted:
+            self._event.wait(2)
+        assert not self._event.is_set(), "there is one signal too many"
+        self._event.set()
+        self._event.wait(2)
+        self._event.close()
+
+
+PLANS: dict[str, Callable[[Redis, int, str], Acquire | Event]] = {
+    "acquire": Acquire,
+    "event": Event,
+}
+
+
+def release_each(permits: list[Permit]) -> None:
+    for permit in permits:
+        permit.release()
+
+
+def later(call: Callable[[], object]) -> threading.Timer:
+    timer = threading.Timer(0.01, call)
+    timer.start()
+    return timer
+
+
+def step_through(url: str, plan: str) -> str:
+    """Interrupt what is planned at each place in turn."""
+    what, _, when = plan.partition("-")
+    troubles = []
+    number = 0
+    while True:
+        number += 1
+        client = Redis.from_url(url)
+        planned = PLANS[what](client, number, when)
+        stepper = Stepper(number)
+        interrupted = False
+        sys.setprofile(stepper)
+        try:
+            planned.act()
+        except KeyboardInterrupt:
+            interrupted = True
+        finally:
+            sys.setprofile(None)
+        trouble = planned.check(interrupted)
+        del planned
+        trouble = trouble or left_behind(client)
+        if trouble:
+            troubles.append(f"at place {number}: {trouble}\n{stepper.where}")
+        client.close()
+        if not stepper.where or len(troubles) == 3:
+            break
+    if number < 50:
+        return f"there were only {number} places"
+    return "\n".join(troubles)
+
+
+def main() -> int:
+    url, plan = sys.argv[1:]
+    gc.freeze()  # what was imported need not be looked through each time
+    trouble = step_through(url, plan)
+    print(trouble)
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
