@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -142,6 +142,52 @@ def test_holders_and_waiters_follow_a_slot_that_moves(
         assert permit.fence > held.fence
     semaphore.close()
     client.close()
+
+
+@pytest.mark.parametrize("world", ["tasks", "threads"])
+def test_a_node_that_does_not_answer_costs_nobody_on_another_node(
+    cluster: list[Server], world: str
+) -> None:
+    here = [name for name in map(str, range(60)) if place(cluster, name) is cluster[0]][:12]
+    [elsewhere] = [name for name in map(str, range(60)) if place(cluster, name) is cluster[1]][:1]
+
+    def threads() -> None:
+        with RedisCluster(host="127.0.0.1", port=cluster[1].port) as client:
+            semaphores = [sync.RedisSemaphore(client, name, count=1, permit_ttl=1) for name in here]
+            semaphore = sync.RedisSemaphore(client, elsewhere, count=1, permit_ttl=1)
+            permits = [each.acquire(5) for each in [*semaphores, semaphore]]
+            with suspended(cluster[0]):
+                assert not permits[-1].wait_lost(3)
+            assert all(permit.lost for permit in permits[:-1])
+            permits[-1].release()
+            for each in [*semaphores, semaphore]:
+                each.close()
+
+    async def tasks() -> None:
+        async with AsyncRedisCluster(host="127.0.0.1", port=cluster[1].port) as client:
+            semaphores = [aio.RedisSemaphore(client, name, count=1, permit_ttl=1) for name in here]
+            semaphore = aio.RedisSemaphore(client, elsewhere, count=1, permit_ttl=1)
+            permits = [await each.acquire(5) for each in [*semaphores, semaphore]]
+            with suspended(cluster[0]):
+                assert not await permits[-1].wait_lost(3)
+            assert all(permit.lost for permit in permits[:-1])
+            await permits[-1].release()
+            for each in [*semaphores, semaphore]:
+                await each.close()
+
+    if world == "threads":
+        threads()
+    else:
+        asyncio.run(tasks())
+
+
+@contextmanager
+def suspended(server: Server) -> Iterator[None]:
+    server.suspend()
+    try:
+        yield
+    finally:
+        server.resume()
 
 
 def place(cluster: list[Server], name: str) -> Server:

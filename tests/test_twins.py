@@ -27,6 +27,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "redsync.exceptions",
             "redsync.routing",
             "redsync._arguments",
+            "redsync._backoff",
             "redsync._types",
             "redsync._protocol",
             "redsync._runtime",

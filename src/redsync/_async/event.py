@@ -111,7 +111,7 @@ class RedisEvent:
             home.session = Session.of(self._client)
             home.signals = home.session.join(self._key, self._make_signals, self)
         elif home.session is not None:
-            home.session.attend()
+            home.session.attend(home.signals.place)
         return home.signals
 
     def _make_signals(self, session: Session) -> Signals:

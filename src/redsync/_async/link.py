@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
 
@@ -28,10 +29,16 @@ S = TypeVar("S", Line, Wire)
 
 
 class Hub:
-    """The command connections of one client, one for each node."""
+    """The command connections of one client, one for each node.
 
-    def __init__(self, client: Client) -> None:
+    Args:
+        client: The user's.
+        moved: Called when a key turns out to be on another node than before.
+    """
+
+    def __init__(self, client: Client, moved: Callable[[], None]) -> None:
         self.network = Network(client)
+        self.moved = moved
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
         self._transactions: dict[Address, Lock] = {}
@@ -87,6 +94,8 @@ class Link:
         self._key = key
         self._node: Node | None = None
         self._wire: Wire | None = None
+        self.place: Address = None
+        """The node that it is on, as far as anybody knows."""
 
     @property
     def clustered(self) -> bool:
@@ -161,9 +170,8 @@ class Link:
 
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
-        if self._node is None:
-            self._node = await self._hub.network.node_of(self._key)
-        return await self._node.open(Line, timeout)
+        node = self._node or self._go_to(await self._hub.network.node_of(self._key))
+        return await node.open(Line, timeout)
 
     async def master_moved(self, line: Line) -> bool:
         """Whether this connection goes to a server that is not the master any more."""
@@ -187,10 +195,16 @@ class Link:
         self._wire = None
 
     async def _connect(self, deadline: float) -> Wire:
-        if self._node is None:
-            self._node = await self._hub.network.node_of(self._key)
-        self._wire = await self._hub.wire(self._node, deadline)
+        node = self._node or self._go_to(await self._hub.network.node_of(self._key))
+        self._wire = await self._hub.wire(node, deadline)
         return self._wire
+
+    def _go_to(self, node: Node) -> Node:
+        self._node = node
+        if node.address != self.place:
+            self.place = node.address
+            self._hub.moved()
+        return node
 
     async def _send(
         self, wire: Wire, command: Command, again: bool, whole: bool, deadline: float
@@ -215,7 +229,7 @@ class Link:
         """Forget where the key was, if the error says that it is elsewhere."""
         network = self._hub.network
         if isinstance(error, exceptions.MovedError):
-            self._node = await network.node_at((error.host, error.port))
+            self._go_to(await network.node_at((error.host, error.port)))
             self._wire = None
         elif network.clustered and passes(error):
             try:

@@ -190,7 +190,7 @@ class RedisSemaphore:
             if pool is None:
                 pool = await self._joined(timeout)
             elif home.session is not None:
-                home.session.attend()
+                home.session.attend(pool.place)
             identifier = self._identifier or default_identifier()
             grant = await pool.acquire(owner, self._terms, identifier, timeout, began)
             permit = Permit(self._name, pool, grant)

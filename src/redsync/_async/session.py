@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
+from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 from .._runtime.aio import Client, Flag, Mutex, PerHome, Worker
-from .link import Hub
+from .link import Address, Hub
 
 _log = logging.getLogger("redsync")
 
@@ -19,6 +20,10 @@ _CLOSING: Final = 5.0
 
 class Charge(Protocol):
     """What is shared by all instances of one name, and has to be looked after."""
+
+    @property
+    def place(self) -> Address:
+        """The node that it is on, as far as anybody knows."""
 
     def join(self, member: Any) -> None:
         """An instance begins to use it."""
@@ -45,18 +50,17 @@ C = TypeVar("C", bound=Charge)
 class Session:
     """One for each client, process and loop.
 
-    Its worker, the watchdog, calls on each charge when it is due: one after the other, as each call
-    is short.
+    A worker for each node, the watchdog, calls on each charge when it is due: one after the other,
+    as each call is short. If the node does not answer, those on other nodes are not held up.
     """
 
     def __init__(self, client: Client, registry: _Registry) -> None:
-        self.hub = Hub(client)
+        self.hub = Hub(client, self.wake)
         self._client = client
         self._registry = registry
         self._mutex = registry.mutex
         self._charges: dict[Hashable, Charge] = {}
-        self._flag = Flag()
-        self._worker: Worker | None = None
+        self._watchdogs: dict[Address, _Watchdog] = {}
 
     @classmethod
     def of(cls, client: Client) -> Session:
@@ -76,34 +80,35 @@ class Session:
                 charge = self._charges[key] = make(self)
             charge.join(member)
             self._registry.sessions[self._client] = self
-            self.attend()
-        self._flag.set()
+            self.attend(charge.place)
+        self._wake_all()
         found: C = charge
         return found
 
-    def attend(self) -> None:
+    def attend(self, place: Address) -> None:
         """A member begins to do something: there is a watchdog, even if somebody has cancelled
         every task that there was.
         """
-        if self._worker is None or not self._worker.alive:
+        watchdog = self._watchdogs.get(place)
+        if watchdog is None or not watchdog.worker.alive:
             with self._mutex:
-                if self._worker is None or not self._worker.alive:
-                    self._worker = Worker(self._watch, "redsync-watchdog")
+                watchdog = self._watchdogs.get(place)
+                if watchdog is None or not watchdog.worker.alive:
+                    self._watchdogs[place] = _Watchdog(self, place)
 
     def forget(self, key: Hashable, member: object) -> None:
         """A member goes; what is idle then is closed in the background."""
         with self._mutex:
             if key in self._charges:
                 self._charges[key].leave(member)
-        self._flag.set()
+        self._wake_all()
 
     async def leave(self, key: Hashable, member: object) -> None:
         """A member goes; the last one leaves no task, thread or connection behind."""
-        if self._charges:
-            self.attend()
         with self._mutex:
             charge = self._charges.get(key)
             if charge is not None:
+                self.attend(charge.place)
                 charge.leave(member)
         if charge is not None:
             await charge.tend()
@@ -111,14 +116,15 @@ class Session:
             if not charge.idle():
                 await charge.tend()  # something came for those who wait while it was closed
                 await self._retire(key, charge)
-        worker = self._worker
-        self._flag.set()
-        if worker is not None and not self._charges:
-            await worker.join(_CLOSING)
+        watchdogs = list(self._watchdogs.values())
+        self._wake_all()
+        if not self._charges:
+            for watchdog in watchdogs:
+                await watchdog.worker.join(_CLOSING)
 
     def wake(self) -> None:
-        """A charge may be due earlier than it was."""
-        self._flag.set()
+        """A charge may be due earlier than it was, or has moved."""
+        self._wake_all()
         if not self._charges:
             # A permit was released after the end of its instance: nobody else will close this.
             self.hub.close()
@@ -131,38 +137,60 @@ class Session:
                 if charge.idle() and self._charges.get(key) is charge:
                     del self._charges[key]
 
-    async def _watch(self) -> None:
+    def _wake_all(self) -> None:
+        for watchdog in list(self._watchdogs.values()):
+            watchdog.flag.set()
+
+    async def _watch(self, place: Address, flag: Flag) -> None:
         try:
-            await self._look_after()
+            await self._look_after(place, flag)
         except BaseException:  # cancelled: most likely the loop is about to end
             self.hub.close()
             raise
 
-    async def _look_after(self) -> None:
+    async def _look_after(self, place: Address, flag: Flag) -> None:
         while True:
-            self._flag.clear()
-            with self._mutex:
-                charges = list(self._charges.items())
-                if not charges:
-                    self._worker = None
-                    self._registry.sessions.pop(self._client, None)
-                    self.hub.close()
-                    return
+            flag.clear()
+            charges = self._charges_at(place, flag)
+            if not charges:
+                return
             now = monotonic()
             for key, charge in charges:
                 if charge.due() <= now:
-                    await self._call_on(key, charge)
+                    await self._call_on(key, charge, flag)
             due = min(charge.due() for _, charge in charges)
-            await self._flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
+            await flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
 
-    async def _call_on(self, key: Hashable, charge: Charge) -> None:
+    def _charges_at(self, place: Address, flag: Flag) -> list[tuple[Hashable, Charge]]:
+        """What the watchdog of a node has to look after; if that is nothing, its time is over."""
+        with self._mutex:
+            for each in self._charges.values():
+                self.attend(each.place)  # some may have moved to where there was none
+            watchdog = self._watchdogs.get(place)
+            if watchdog is None or watchdog.flag is not flag:
+                return []  # an interrupt came before it was noted, and then there was another one
+            charges = [item for item in self._charges.items() if item[1].place == place]
+            if not charges:
+                del self._watchdogs[place]
+            if not self._charges:
+                self._registry.sessions.pop(self._client, None)
+                self.hub.close()
+        return charges
+
+    async def _call_on(self, key: Hashable, charge: Charge, flag: Flag) -> None:
         try:
             await charge.tend()
             await self._retire(key, charge)
         except Exception:
             # A fault of ours in one semaphore must not cost the others their leases.
             _log.exception("redsync: unexpected error while renewing leases")
-            await self._flag.wait(1.0)
+            await flag.wait(1.0)
+
+
+class _Watchdog:
+    def __init__(self, session: Session, place: Address) -> None:
+        self.flag = Flag()
+        self.worker = Worker(partial(session._watch, place, self.flag), "redsync-watchdog")
 
 
 class _Registry:

@@ -13,7 +13,7 @@ from redis import exceptions
 from .._protocol.owner import new_owner
 from .._protocol.trouble import is_wrong_type
 from .._runtime.aio import Mutex
-from .link import ALLOWANCE, Link
+from .link import ALLOWANCE, Address, Link
 from .waiting import Claim, P, Queue
 
 TIE: Final = 0.001
@@ -50,6 +50,11 @@ class Station(Generic[P]):
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, keys[0], own, f"redsync-waiting-{name}")
+
+    @property
+    def place(self) -> Address:
+        """The node that it is on, as far as anybody knows."""
+        return self._link.place
 
     def here(self) -> bool:
         """Whether this is the process that it was made in, and not a fork of that."""
