@@ -340,7 +340,7 @@ async def test_ending_a_wait(
     match: str,
 ) -> None:
     permits = await take(near, 3)
-    waiting = spawn(lambda: far.acquire(0.3))
+    waiting = spawn(lambda: far.acquire(0.8))
     await eventually(lambda: proxy.sent("BLPOP") == 1)
     fault = lose(proxy, loss, match + " " + key(far.name, "wake"), how)
     with pytest.raises(RedisSemaphoreTimeoutError):

@@ -85,7 +85,7 @@ async def test_whoever_stops_waiting_does_not_end_a_watch(
     async with near:
         pass
     earlier = await distant.acquire(5)
-    waiting = spawn(lambda: distant.acquire(0.5))
+    waiting = spawn(lambda: distant.acquire(1.5))
     await eventually(lambda: in_line(distant) == 1 and proxy.sent("BLPOP") > 0)
     releasing = await watching(proxy, lambda: spawn(earlier.release))
     with pytest.raises(RedisSemaphoreTimeoutError):
