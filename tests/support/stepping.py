@@ -32,25 +32,30 @@ from redsync.sync import (
 
 from .leftovers import COUNT, cut_off, in_another_thread, left_behind, make, release_all, use_all
 
+Place = tuple[object, ...]
+"""An event and the stack: code and line of each frame."""
+
 
 class Stepper:
-    """Interrupts redsync at the n-th place.
+    """Interrupts redsync once, at a place where it was not interrupted before.
 
-    That is at the entry of a function, and after a call of a builtin one.
+    That is at the entry of a function or after a call of a builtin one, by whichever way it got
+    there.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, known: set[Place]) -> None:
         self.where = ""
-        self._left = number
+        self._known = known
         package = Path(redsync.__file__).parent
         self._files = tuple(str(each) for each in package.rglob("*.py"))
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
         ours = code.co_filename in self._files or code is threading.Thread.start.__code__
-        if ours and event in ("call", "c_return"):
-            self._left -= 1
-            if self._left == 0:
+        if ours and not self.where and event in ("call", "c_return"):
+            place = (event, *((each.f_code, line) for each, line in traceback.walk_stack(frame)))
+            if place not in self._known:
+                self._known.add(place)
                 self.where = event + "\n" + "".join(traceback.format_stack(frame)[-4:])
                 raise KeyboardInterrupt
 
@@ -142,13 +147,12 @@ def later(call: Callable[[], object]) -> threading.Timer:
 def step_through(url: str, plan: str) -> str:
     """Interrupt what is planned at each place in turn."""
     what, _, when = plan.partition("-")
-    troubles = []
-    number = 0
-    while True:
-        number += 1
+    known: set[Place] = set()
+    troubles: list[str] = []
+    while len(troubles) < 3:
         client = Redis.from_url(url)
-        planned = PLANS[what](client, number, when)
-        stepper = Stepper(number)
+        planned = PLANS[what](client, len(known), when)
+        stepper = Stepper(known)
         interrupted = False
         sys.setprofile(stepper)
         try:
@@ -161,12 +165,12 @@ def step_through(url: str, plan: str) -> str:
         del planned
         trouble = trouble or left_behind(client)
         if trouble:
-            troubles.append(f"at place {number}: {trouble}\n{stepper.where}")
+            troubles.append(f"at place {len(known)}: {trouble}\n{stepper.where}")
         client.close()
-        if not stepper.where or len(troubles) == 3:
+        if not stepper.where:
             break
-    if number < 50:
-        return f"there were only {number} places"
+    if len(known) < 50:
+        return f"there were only {len(known)} places"
     return "\n".join(troubles)
 
 
