@@ -201,7 +201,7 @@ async def test_a_release_may_be_cancelled_at_every_await(
 
 
 def in_line(semaphore: RedisSemaphore) -> int:
-    pool = semaphore._homes.get().pool
+    pool = semaphore._homes.get().membership.station
     return len(pool._queue) if pool is not None else 0
 
 

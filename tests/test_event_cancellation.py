@@ -43,7 +43,7 @@ async def drain(event: RedisEvent) -> int:
 
 
 def in_line(event: RedisEvent) -> int:
-    signals = event._homes.get().signals
+    signals = event._homes.get().station
     return len(signals._queue) if signals is not None else 0
 
 

@@ -45,6 +45,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
         }
     ),
     frozenset({"redsync._async.station"}),
+    frozenset({"redsync._async.membership"}),
     frozenset({"redsync._async.pool", "redsync._async.signals", "redsync._async.schedule"}),
     frozenset({"redsync._async.permit"}),
     frozenset({"redsync._async.semaphore", "redsync._async.event", "redsync._async.timers"}),
@@ -54,7 +55,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
 """From the ground up, modules or whole packages.  A module imports from lower floors, or from its
 own package; on the ground floor and on the floor of the namespaces also from its neighbours."""
 
-NEIGHBOURLY: Final = frozenset({0, 7})
+NEIGHBOURLY: Final = frozenset({0, 8})
 
 RUNTIMES: Final = frozenset(
     {"anyio", "asyncio", "concurrent", "multiprocessing", "queue", "redis", "threading"}

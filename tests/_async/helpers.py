@@ -15,7 +15,7 @@ Make = Callable[..., RedisSemaphore]
 
 def in_line(semaphore: RedisSemaphore) -> int:
     """How many wait in this process; nothing that a user can see tells it."""
-    pool = semaphore._homes.get().pool
+    pool = semaphore._homes.get().membership.station
     return len(pool._queue) if pool is not None else 0
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .._arguments import checked_text, checked_timeout
 from .._protocol.keys import EventKeys
 from .._protocol.owner import new_owner
 from .._runtime.aio import Client, PerHome, checked_client
 from ..exceptions import RedisEventError
 from .link import Link
+from .membership import Membership
 from .session import Session
 from .signals import Signals
 
@@ -39,7 +42,9 @@ class RedisEvent:
         checked_text("key_prefix", key_prefix, empty=True)
         self._name = checked_text("name", name)
         self._keys = EventKeys.of(key_prefix, name)
-        self._homes: PerHome[_Home] = PerHome(_Home)
+        self._homes: PerHome[Membership[Signals]] = PerHome(
+            partial(Membership, f"the event {name!r}", RedisEventError)
+        )
 
     @property
     def name(self) -> str:
@@ -91,38 +96,22 @@ class RedisEvent:
 
         With the last instance of a client the connections and the watchdog go too.
         """
-        home = self._homes.get()
-        home.closed = True
-        if home.session is not None:
-            await home.session.leave(self._key, self)
-        home.signals = None
+        membership = self._homes.get()
+        membership.end()
+        await membership.leave(self._key, self)
 
     @property
     def _key(self) -> tuple[str, bytes]:
         return ("event", self._keys.signals)
 
     def _signals(self) -> Signals:
-        home = self._homes.get()
-        if home.closed:
-            raise RedisEventError(
-                f"this instance of the event {self._name!r} is closed; make a new one"
-            )
-        if home.signals is None:
-            home.session = Session.of(self._client)
-            home.signals = home.session.join(self._key, self._make_signals, self)
-        elif home.session is not None:
-            home.session.attend(home.signals.place)
-        return home.signals
+        membership = self._homes.get()
+        signals = membership.attended()
+        if signals is None:
+            with membership.joining(self._client, self._key, self._make_signals, self) as signals:
+                pass  # there is nothing to be made
+        return signals
 
     def _make_signals(self, session: Session) -> Signals:
         link = Link(session.hub, self._keys.signals)
         return Signals(self._name, link, self._keys, session.wake)
-
-
-class _Home:
-    """What an instance keeps for one process and loop."""
-
-    def __init__(self) -> None:
-        self.signals: Signals | None = None
-        self.session: Session | None = None
-        self.closed = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from time import monotonic
 from types import TracebackType
 
@@ -30,6 +31,7 @@ from ..exceptions import (
 )
 from .backend import Backend
 from .link import Link, deadline_for
+from .membership import Membership
 from .optimistic import Optimistic
 from .permit import Holding, Ledger, Permit
 from .pool import Pool
@@ -88,7 +90,7 @@ class RedisSemaphore:
         self._name = checked_text("name", name)
         self._keys = SemaphoreKeys.of(key_prefix, name)
         self._identifier = None if identifier is None else checked_text("identifier", identifier)
-        self._homes: PerHome[_Home] = PerHome(_Home)
+        self._homes: PerHome[_Home] = PerHome(partial(_Home, name))
 
     @classmethod
     async def create(
@@ -185,12 +187,10 @@ class RedisSemaphore:
         began = monotonic()
         home = self._homes.get()
         owner = new_owner()
-        pool = home.pool
+        pool = home.membership.attended()
         try:
             if pool is None:
                 pool = await self._joined(timeout)
-            elif home.session is not None:
-                home.session.attend(pool.place)
             identifier = self._identifier or default_identifier()
             grant = await pool.acquire(owner, self._terms, identifier, timeout, began)
             permit = Permit(self._name, pool, grant)
@@ -289,12 +289,10 @@ class RedisSemaphore:
         the watchdog go too.
         """
         home = self._homes.get()
-        home.closed = True
-        pool, home.pool = home.pool, None
+        pool = home.membership.end()
         if pool is not None:
             pool.leave_alone(home.ledger.grants())
-        if home.session is not None:
-            await home.session.leave(self._key, self)
+        await home.membership.leave(self._key, self)
 
     async def __aenter__(self) -> RedisSemaphore:
         """Acquire a permit, however long that takes."""
@@ -333,15 +331,11 @@ class RedisSemaphore:
 
     async def _joined(self, timeout: float | None) -> Pool:
         """The pool, once the semaphore is there."""
-        home = self._homes.get()
-        self._check_open(home)
-        if home.pool is not None:
-            return home.pool
-        session = home.session = Session.of(self._client)
-        pool = session.join(self._key, self._make_pool, self)
-        with pool.mutex:
-            home.joining += 1
-        try:
+        membership = self._homes.get().membership
+        pool = membership.attended()
+        if pool is not None:
+            return pool
+        with membership.joining(self._client, self._key, self._make_pool, self) as pool:
             facts = await self._create(pool, timeout)
             if self._count is not None and facts.count != self._count:
                 raise RedisSemaphoreCountMismatchError(
@@ -350,21 +344,7 @@ class RedisSemaphore:
                     self._count,
                     facts.count,
                 )
-            self._check_open(home)  # it may have been closed meanwhile
-            home.pool = pool
-        finally:
-            with pool.mutex:
-                home.joining -= 1
-                failed = home.pool is None and not home.joining  # others may be at it still
-            if failed:
-                session.forget(self._key, self)
         return pool
-
-    def _check_open(self, home: _Home) -> None:
-        if home.closed:
-            raise RedisSemaphoreError(
-                f"this instance of the semaphore {self._name!r} is closed; make a new one"
-            )
 
     async def _create(self, pool: Pool, timeout: float | None) -> Facts:
         end = None if timeout is None else monotonic() + timeout
@@ -392,11 +372,9 @@ class RedisSemaphore:
 class _Home:
     """What an instance keeps for one process and loop."""
 
-    def __init__(self) -> None:
-        self.pool: Pool | None = None
-        self.session: Session | None = None
-        self.closed = False
-        self.joining = 0
-        """How many are making or joining the semaphore right now."""
+    def __init__(self, name: str) -> None:
+        self.membership: Membership[Pool] = Membership(
+            f"the semaphore {name!r}", RedisSemaphoreError
+        )
         self.ledger = Ledger()
         self.entered = Ledger()
