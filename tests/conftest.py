@@ -77,6 +77,15 @@ def proxy(server: Server) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
+def hurried() -> Iterator[None]:
+    """Let threads take turns after nearly every bytecode."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
 def tmp_acl_file(tmp_path: Path) -> Path:
     """An ACL file with the default user only, to append users to."""
     path = tmp_path / "users.acl"

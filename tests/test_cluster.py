@@ -6,13 +6,14 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from redsync import SemaphoreInitStrategy, aio, sync
 from redsync._protocol.keys import slot_of
@@ -95,7 +96,7 @@ def test_tasks_wait_on_the_node_of_the_name(
         client = AsyncRedisCluster(host="127.0.0.1", port=cluster[0].port)
         for name in ("x", "y", "z"):
             await hand_over(client, f"{name}-{strategy.value}")
-        await client.aclose()
+        await finish(client)
 
     asyncio.run(main())
 
@@ -120,7 +121,7 @@ def test_a_signal_arrives(cluster: list[Server]) -> None:
         await event.set()
         await event.wait(5)
         await event.close()
-        await client.aclose()
+        await finish(client)
 
     asyncio.run(main())
 
@@ -164,21 +165,70 @@ def test_a_node_that_does_not_answer_costs_nobody_on_another_node(
                 each.close()
 
     async def tasks() -> None:
-        async with AsyncRedisCluster(host="127.0.0.1", port=cluster[1].port) as client:
-            semaphores = [aio.RedisSemaphore(client, name, count=1, permit_ttl=1) for name in here]
-            semaphore = aio.RedisSemaphore(client, elsewhere, count=1, permit_ttl=1)
-            permits = [await each.acquire(5) for each in [*semaphores, semaphore]]
-            with suspended(cluster[0]):
-                assert not await permits[-1].wait_lost(3)
-            assert all(permit.lost for permit in permits[:-1])
-            await permits[-1].release()
-            for each in [*semaphores, semaphore]:
-                await each.close()
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster[1].port)
+        semaphores = [aio.RedisSemaphore(client, name, count=1, permit_ttl=1) for name in here]
+        semaphore = aio.RedisSemaphore(client, elsewhere, count=1, permit_ttl=1)
+        permits = [await each.acquire(5) for each in [*semaphores, semaphore]]
+        with suspended(cluster[0]):
+            assert not await permits[-1].wait_lost(3)
+        assert all(permit.lost for permit in permits[:-1])
+        await permits[-1].release()
+        for each in [*semaphores, semaphore]:
+            await each.close()
+        await finish(client)
 
     if world == "threads":
         threads()
     else:
         asyncio.run(tasks())
+
+
+def test_threads_whose_connections_break_hear_of_nothing_else(cluster: list[Server]) -> None:
+    with RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+        semaphore = sync.RedisSemaphore(
+            client,
+            "breaking",
+            count=3,
+            semaphore_init_strategy=SemaphoreInitStrategy.OPTIMISTIC_LOCKING,
+        )
+        end = time.monotonic() + 3
+
+        def work() -> None:
+            while time.monotonic() < end:
+                with suppress(RedisError, sync.RedisSemaphoreTimeoutError), semaphore.permit(5):
+                    pass
+
+        with ThreadPoolExecutor() as threads:
+            working = [threads.submit(work) for _ in range(12)]
+            while time.monotonic() < end:
+                for each in cluster:
+                    admin(each).client_kill_filter(_type="normal", skipme=True)
+                time.sleep(0.005)
+            for done in working:
+                done.result()
+        semaphore.close()
+
+
+def test_tasks_do_not_wait_for_a_cluster_that_does_not_answer(cluster: list[Server]) -> None:
+    async def main() -> None:
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster[0].port)
+        semaphore = aio.RedisSemaphore(client, "mute", count=1)
+        began = time.monotonic()
+        with pytest.raises((RedisError, TimeoutError)):
+            await semaphore.acquire(1)
+        assert time.monotonic() < began + 2
+        await semaphore.close()
+        await finish(client)
+
+    with ExitStack() as stack:
+        for each in cluster:
+            stack.enter_context(suspended(each))
+        asyncio.run(main())
+
+
+async def finish(client: AsyncRedisCluster) -> None:
+    """Close the client, also with redis-py 5.0.0."""
+    await (client.aclose if hasattr(client, "aclose") else client.close)()
 
 
 @contextmanager

@@ -42,6 +42,8 @@ def until(condition):
 """
 
 TASKS = """
+import logging
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a slow machine is nobody's fault
 client = redis.asyncio.Redis.from_url(url)
 semaphore = redsync.aio.RedisSemaphore(client, "n", count=1, permit_ttl=1)
 event = redsync.aio.RedisEvent(client, "n")

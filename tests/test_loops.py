@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from redis.asyncio import Redis
 
 from redsync._runtime.aio import PerHome
@@ -16,15 +14,6 @@ from redsync.aio import RedisEvent, RedisSemaphore
 from redsync.cli.server import Server
 
 LOOPS = 8
-
-
-@pytest.fixture
-def hurried() -> Iterator[None]:
-    """Let threads take turns after nearly every bytecode."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def at_once(call: Callable[[], Awaitable[object]]) -> None:

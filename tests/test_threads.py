@@ -237,3 +237,23 @@ def test_a_connection_that_broke_is_not_left_to_the_garbage_collector(
             gc.enable()
         semaphore.close()
         disconnect(connected)
+
+
+def test_threads_that_take_turns_at_once_find_their_own_permits(
+    make: Make, client: Redis, hurried: None
+) -> None:
+    semaphore = make(count=40)
+    end = time.monotonic() + 2
+
+    def by_name() -> None:
+        while time.monotonic() < end:
+            semaphore.acquire(5)
+            semaphore.release()
+
+    def by_statement() -> None:
+        while time.monotonic() < end:
+            with semaphore.permit(5):
+                time.sleep(0.001)
+
+    together(*[by_name] * 10, *[by_statement] * 20)
+    becomes_whole(client, semaphore.name, 40)

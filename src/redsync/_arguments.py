@@ -57,6 +57,16 @@ def checked_text(argument: str, text: str, *, empty: bool = False) -> str:
     return text
 
 
+def refused_client(client: object, module: str, other: str) -> TypeError:
+    """The error for what is no client of this world."""
+    # Text may be a URL, with a password in it.
+    given = "text (see from_url)" if isinstance(client, (str, bytes)) else repr(client)
+    return TypeError(
+        f"redis_client must be a Redis or RedisCluster of {module}, not {given};"
+        f" {other} is for those of the other kind"
+    )
+
+
 def checked_strategy(strategy: SemaphoreInitStrategy) -> SemaphoreInitStrategy:
     """How a semaphore is changed in Redis; its value will do."""
     try:

@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from redsync.aio import RedisSemaphore, RedisSemaphoreCountError, SemaphoreInitStrategy
+from redsync.aio import (
+    RedisSemaphore,
+    RedisSemaphoreCountError,
+    RedisSemaphoreNotAcquiredError,
+    SemaphoreInitStrategy,
+)
 
 from ..support.aio import Redis, connect, disconnect
 from ..support.proxy import FaultProxy
@@ -218,11 +223,37 @@ async def test_a_client_of_the_other_world_is_refused(
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-@pytest.mark.parametrize("what", [None, "redis://localhost", 5, Redis])
+@pytest.mark.parametrize("what", [None, 5, Redis])
 async def test_what_is_not_a_client_is_refused(unused: Redis, entrance: str, what: Any) -> None:
     with pytest.raises(TypeError) as caught:
         await enter(entrance, what, "name")
     assert names(caught, "redis_client", what)
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+async def test_a_url_is_no_client_and_its_password_is_not_told(
+    unused: Redis, entrance: str
+) -> None:
+    url: Any = "redis://:secret@localhost"
+    with pytest.raises(TypeError, match=r"redis_client.*from_url") as caught:
+        await enter(entrance, url, "name")
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_pipeline_is_not_a_client(unused: Redis) -> None:
+    with pytest.raises(TypeError, match="redis_client"):
+        RedisSemaphore(unused.pipeline(), "name")
+
+
+async def test_what_is_not_a_permit_is_not_released(unused: Redis) -> None:
+    wrong: Any = 1
+    with pytest.raises(TypeError, match=r"permit.*1"):
+        await RedisSemaphore(unused, "name", count=1).release(wrong)
+
+
+async def test_a_body_that_was_not_entered_is_not_left(unused: Redis) -> None:
+    with pytest.raises(RedisSemaphoreNotAcquiredError, match="with statement"):
+        await RedisSemaphore(unused, "name", count=1).permit().__aexit__(None, None, None)
 
 
 async def test_a_pool_is_not_a_client(unused: Redis) -> None:

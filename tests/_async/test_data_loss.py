@@ -224,3 +224,60 @@ async def test_an_empty_restart(
     await semaphore.close()
     await disconnect(client)
     await disconnect(observer)
+
+
+# With a clock that is behind
+
+
+async def put_clock_back(client: Redis, semaphore: RedisSemaphore) -> int:
+    """As if the server had been an hour ahead until now; returns the highest fence of then."""
+    seconds, micros = await client.time()
+    ahead = (seconds + 3600) * 1_000_000 + micros
+    async with semaphore.permit(0):
+        await client.hset(key(semaphore.name, "meta"), "fence", ahead)
+    async with semaphore.permit(0) as permit:
+        assert permit.fence > ahead
+        return permit.fence
+
+
+async def test_fences_rise_if_whoever_makes_it_again_has_seen_them(
+    make: Make, client: Redis
+) -> None:
+    semaphore = make(count=1, permit_ttl=TTL)
+    highest = await put_clock_back(client, semaphore)
+    await client.flushall()
+    async with semaphore.permit(4 * TTL) as permit:
+        assert permit.fence > highest
+
+
+async def test_fences_rise_again_with_whoever_has_seen_higher_ones(
+    make: Make, client: Redis, server: Server
+) -> None:
+    semaphore = make(count=1, permit_ttl=TTL)
+    highest = await put_clock_back(client, semaphore)
+    await client.flushall()
+    newcomer = connect(server)
+    unknowing = make(newcomer, count=1, permit_ttl=TTL)
+    assert await unknowing.get_count() == 1
+    async with semaphore.permit(4 * TTL):
+        pass  # pushes the next token
+    async with unknowing.permit(4 * TTL) as permit:
+        assert permit.fence > highest
+    await unknowing.close()
+    await disconnect(newcomer)
+
+
+async def test_the_highest_fence_is_remembered_by_the_semaphore_itself(
+    make: Make, client: Redis, server: Server
+) -> None:
+    semaphore = make(count=1, permit_ttl=TTL)
+    highest = await put_clock_back(client, semaphore)
+    await client.flushall()
+    await semaphore.get_count()  # notices, and makes it again
+    newcomer = connect(server)
+    unknowing = make(newcomer, count=1, permit_ttl=TTL)
+    await semaphore.close()
+    async with unknowing.permit(4 * TTL) as permit:
+        assert permit.fence > highest
+    await unknowing.close()
+    await disconnect(newcomer)

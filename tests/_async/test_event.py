@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
+from redis.exceptions import RedisError
 
 from redsync.aio import RedisEvent, RedisEventError, RedisEventTimeoutError
 from redsync.cli.server import Server
 
-from ..support.aio import Redis, connect, disconnect, eventually, spawn, together
+from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
+from ..support.commands import evalsha
 from ..support.proxy import FaultProxy, How
+from .helpers import left_alone
 
 SIGNALS = "redsync:event:{e}:signals"
 OPEN = "redsync:event:{e}:open"
@@ -172,6 +177,107 @@ async def test_a_set_that_has_to_be_repeated_adds_one_signal(
     await disconnect(client)
 
 
+async def test_a_clear_that_has_to_be_repeated_leaves_what_came_after_it(
+    event: RedisEvent, proxy: FaultProxy
+) -> None:
+    client = connect(proxy)
+    far = RedisEvent(client, "e")
+    await far.set()
+    await far.clear()  # so that the server knows the script
+    await far.set()
+    fault = proxy.lose_reply("EVALSHA", how="stall")
+    clearing = spawn(far.clear)
+    await eventually(lambda: fault.fired == 1)
+    await event.set()
+    proxy.reset_all()
+    await clearing.result()
+    assert await drain(event) == 1
+    await far.close()
+    await disconnect(client)
+
+
+async def test_a_wait_that_cannot_confirm_ends_in_time_and_the_signal_stays(
+    event: RedisEvent, proxy: FaultProxy
+) -> None:
+    client = connect(proxy)
+    far = RedisEvent(client, "e")
+    await far.set()
+    await far.wait(0)  # so that the server knows the scripts
+    await event.set()
+    fault = proxy.lose_reply(evalsha("event/confirm"), how="stall")
+    began = time.monotonic()
+    with pytest.raises((RedisError, OSError)):
+        await far.wait(0.2)
+    assert time.monotonic() < began + 0.2 + 1
+    assert fault.fired == 1
+    proxy.reset_all()
+    await event.wait(10)
+    assert await drain(event) == 0
+    await far.close()
+    await disconnect(client)
+
+
+async def test_waits_with_a_server_that_is_dead_end_in_time(proxy: FaultProxy) -> None:
+    client = connect(proxy)
+    event = RedisEvent(client, "e")
+    assert not await event.is_set()
+
+    async def wait(timeout: float) -> None:
+        began = time.monotonic()
+        with pytest.raises((RedisEventTimeoutError, RedisError, OSError)):
+            await event.wait(timeout)
+        assert timeout <= time.monotonic() - began < timeout + 1
+
+    waiting = spawn(lambda: wait(3))
+    await eventually(lambda: proxy.sent("BLPOP"))
+    proxy.partition()
+    await together(*[partial(wait, timeout) for timeout in (0, 0.05, 3)])
+    await waiting.result()
+    proxy.heal()
+    await event.set()
+    await event.wait(5)
+    await event.close()
+    await disconnect(client)
+
+
+async def test_waits_that_give_up_at_random_take_no_signal_along(event: RedisEvent) -> None:
+    sets, woken = 300, []
+
+    async def wait() -> None:
+        for _ in range(300):
+            try:
+                await event.wait(random.choice((0, 0.0005, 0.002, 0.005)) * random.random())
+            except RedisEventTimeoutError:
+                continue
+            woken.append(1)
+
+    async def set_all() -> None:
+        for _ in range(sets):
+            await event.set()
+            await sleep(0.002 * random.random())
+
+    await together(set_all, *[wait] * 8)
+    # What came for nobody goes back in the background.
+    total = len(woken)
+    while total < sets:
+        await event.wait(5)
+        total += 1
+    assert await drain(event) == 0
+
+
+async def test_closing_ends_the_waits_of_the_instance_alone(client: Redis) -> None:
+    first, second = RedisEvent(client, "e"), RedisEvent(client, "e")
+    ending, staying = spawn(first.wait), spawn(second.wait)
+    await eventually(lambda: blocked(client))
+    await sleep(0.05)
+    await first.close()
+    with pytest.raises(RedisEventError, match="closed"):
+        await ending.result(1)
+    await second.set()
+    await staying.result(1)
+    await second.close()
+
+
 async def test_a_wait_whose_commands_get_lost_takes_one_signal(proxy: FaultProxy) -> None:
     client = connect(proxy)
     event = RedisEvent(client, "e")
@@ -193,10 +299,10 @@ async def test_a_signal_whose_delivery_got_lost_is_delivered_again(proxy: FaultP
     event = RedisEvent(client, "e")
     waiting = spawn(lambda: event.wait(15))
     await eventually(lambda: proxy.sent("BLPOP"))
-    fault = proxy.lose_reply("BLPOP")
+    faults = [proxy.lose_reply(each) for each in ("BLPOP", evalsha("event/tend"))]
     await event.set()
     await waiting.result(12)
-    assert fault.fired == 1
+    assert [fault.fired for fault in faults] == [1, 1]
     assert await drain(event) == 0
     await event.close()
     await disconnect(client)
@@ -223,3 +329,5 @@ async def test_a_key_of_another_type_is_named(client: Redis, event: RedisEvent) 
     for call in (event.set, lambda: event.wait(0), event.is_set):
         with pytest.raises(RedisEventError, match=r"redsync:event:\{e\}:signals"):
             await call()
+    await event.close()
+    await left_alone(client)  # though it could not ask for anything

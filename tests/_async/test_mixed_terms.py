@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
 
-from redsync.aio import RedisSemaphore, RedisSemaphoreTimeoutError
+from redsync.aio import RedisSemaphoreTimeoutError
 from redsync.cli.server import Server
 
-from ..support.aio import Redis, connect, disconnect
-
-Make = Callable[..., RedisSemaphore]
+from ..support.aio import Redis, connect, disconnect, eventually, spawn
+from .helpers import Make, in_line
 
 LONG = 30
 SHORT = 0.5
@@ -56,3 +56,37 @@ async def test_the_grace_stays_the_same_after_a_loss_of_data(
     # The process knows the semaphore, this instance does not.
     assert await make(count=1, permit_ttl=SHORT).get_count() == 1
     assert await grace_of(client, name) == before
+
+
+async def test_a_permit_that_was_waited_for_is_sure_for_its_own_lease_only(
+    make: Make, other: Redis
+) -> None:
+    patient = make(count=1, permit_ttl=LONG)  # its grace is 5 s
+    hasty = make(other, count=1, permit_ttl=SHORT)
+    held = await patient.acquire()
+    waiting = spawn(partial(hasty.acquire, 5))
+    await eventually(lambda: in_line(hasty) == 1)
+    await held.release()
+    permit = await waiting.result(2)
+    assert 0 < permit.remaining() < SHORT
+    assert not await permit.wait_lost(3 * SHORT)
+    await permit.release()
+
+
+async def test_whoever_waits_behind_somebody_with_a_longer_lease_is_renewed_in_time(
+    make: Make, other: Redis
+) -> None:
+    holder = make(count=2, permit_ttl=LONG)
+    held = [await holder.acquire() for _ in range(2)]
+    patient = make(other, count=2, permit_ttl=LONG)
+    first = spawn(partial(patient.acquire, 5))
+    await eventually(lambda: in_line(patient) == 1)
+    hasty = make(other, count=2, permit_ttl=SHORT)
+    second = spawn(partial(hasty.acquire, 5))
+    await eventually(lambda: in_line(patient) == 2)
+    for each in held:
+        await each.release()
+    permit = await second.result(2)
+    assert not await permit.wait_lost(4 * SHORT)
+    for each in (permit, await first.result(1)):
+        await each.release()

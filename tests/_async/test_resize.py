@@ -196,6 +196,36 @@ async def test_closing_gives_nothing_back_and_what_is_held_can_be_released(make:
     await settled(other)
 
 
+async def test_closing_ends_the_waits_of_the_instance_alone(make: Make) -> None:
+    first, second = make(count=1), make(count=1)
+    permit = await second.acquire(0)
+    ending, staying = spawn(first.acquire), spawn(second.acquire)
+    await eventually(lambda: in_line(second) == 2)
+    await first.close()
+    with pytest.raises(RedisSemaphoreError, match="closed"):
+        await ending.result(1)
+    await permit.release()
+    await (await staying.result(1)).release()
+    await settled(second)
+
+
+async def test_what_is_held_at_the_close_is_not_renewed(make: Make) -> None:
+    semaphore, other = make(count=1, permit_ttl=0.5), make(count=1, permit_ttl=0.5)
+    assert await other.get_count() == 1
+    permit = await semaphore.acquire(0)
+    await semaphore.close()
+    assert await permit.wait_lost(0.6)
+
+
+async def test_an_instance_that_names_another_count_may_resize_to_it(make: Make) -> None:
+    small, large = make(count=2), make(count=5)
+    await small.acquire(0)
+    await large.resize(5)
+    assert await small.get_count() == 5
+    async with large.permit(0):
+        pass
+
+
 async def test_closing_one_instance_leaves_the_others_at_work(make: Make) -> None:
     first, second = make(count=2, permit_ttl=0.4), make(count=2, permit_ttl=0.4)
     mine, theirs = await first.acquire(0), await second.acquire(0)

@@ -335,6 +335,18 @@ async def test_a_key_of_the_wrong_type_is_named(client: Redis, make: Make, part:
     await recovers(semaphore, timeout=4)
 
 
+async def test_what_was_refused_keeps_nothing_alive_after_the_close(
+    client: Redis, make: Make
+) -> None:
+    semaphore = make(count=2, permit_ttl=30)
+    assert await semaphore.get_count() == 2
+    await replace(client, key_of(semaphore, "free"))
+    with pytest.raises(RedisSemaphoreError):
+        await semaphore.acquire(1)
+    await semaphore.close()
+    await left_alone(client)
+
+
 async def test_those_who_wait_hear_of_a_key_of_the_wrong_type(client: Redis, make: Make) -> None:
     semaphore = make(count=1, permit_ttl=1)
     await semaphore.acquire(0)

@@ -6,9 +6,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
+from typing import Any
 
 import pytest
+from redis.sentinel import MasterNotFoundError
 
+from redsync._protocol.semaphore import Return
 from redsync.aio import RedisSemaphore, RedisSemaphoreTimeoutError, SemaphoreInitStrategy
 from redsync.cli.server import Server
 
@@ -236,3 +239,41 @@ async def test_waiting_again_and_again_needs_no_new_connection(
         await far.close()
         await eventually(lambda: proxy.connections == 0)
         await disconnect(connected)
+
+
+async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
+    make: Make, server: Server, other: Redis
+) -> None:
+    kind: Any = type(other.connection_pool)
+    asked: list[bool] = []
+
+    class Abandoned(kind):  # type: ignore[misc]
+        async def get_master_address(self) -> None:
+            asked.append(True)
+            raise MasterNotFoundError("no sentinel answers")
+
+    connected = Redis(connection_pool=Abandoned.from_url(server.url))
+    far, near = make(connected, count=1, permit_ttl=0.4), make(other, count=1, permit_ttl=0.4)
+    permit = await near.acquire(5)
+    waiting = spawn(lambda: far.acquire(10))
+    await eventually(lambda: len(asked) == 1)
+    connections = (await other.info("stats"))["total_connections_received"]
+    await eventually(lambda: len(asked) > 3)
+    assert (await other.info("stats"))["total_connections_received"] == connections
+    await permit.release()
+    await (await waiting.result(1)).release()
+    await far.close()
+    await disconnect(connected)
+
+
+async def test_a_claim_does_not_ask_for_what_is_on_its_way_elsewhere(make: Make) -> None:
+    semaphore = make(count=1)
+    permit = await semaphore.acquire(5)
+    pool: Any = semaphore._homes.get().membership.station
+    with pool.mutex:
+        pool._claims.append(permit._grant)
+        pool._return(Return.all_of("somebody:1"))  # whose request may not have arrived yet
+        claim = pool.claim()
+    if claim is not None:  # transactions have none
+        assert claim._returns == []
+    await permit.release()

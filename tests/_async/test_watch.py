@@ -115,3 +115,32 @@ async def test_what_was_watched_in_vain_is_in_the_way_of_no_renewal(
         await client.hset(f"redsync:semaphore:{{{name}}}:meta", "ttl", 500)
         await sleep(0.01)
     assert permit.held
+
+
+async def test_whoever_comes_too_late_with_a_change_has_renewed_all_the_same(
+    make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
+) -> None:
+    distant = make(far, count=2, permit_ttl=1)
+    permit = await distant.acquire(5)
+    proxy.delay(requests=0.02, replies=0.02)
+    keys = f"redsync:semaphore:{{{name}}}"
+    assert await client.lpop(f"{keys}:free")  # by somebody who dies: a reason for a change
+    end = monotonic() + 2.5
+    while monotonic() < end and not permit.lost:
+        await client.hset(f"{keys}:meta", "ttl", 1000)  # somebody else is always faster
+        await sleep(0.005)
+    assert permit.held
+    proxy.heal()
+    await permit.release()
+
+
+async def test_transactions_of_the_process_are_in_the_way_of_no_renewal(make: Make) -> None:
+    semaphore = make(count=1, permit_ttl=0.6)
+    permit = await semaphore.acquire(5)
+    pool = semaphore._homes.get().membership.station
+    assert pool is not None and pool._link._wire is not None
+    transactions = pool._link._wire.transactions
+    assert await transactions.acquire(1)
+    assert not await permit.wait_lost(1.5)
+    transactions.release()
+    await permit.release()

@@ -13,7 +13,7 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-from redsync.aio import Permit, RedisSemaphore
+from redsync.aio import Permit, RedisEvent, RedisSemaphore
 from redsync.exceptions import RedisSemaphorePermitLostError
 
 from ..support.aio import Redis, lines, run, sleep, spawn, together
@@ -29,6 +29,7 @@ class Bench:
         self._client = client
         self._semaphores: dict[str, RedisSemaphore] = {}
         self._permits: dict[str, Permit] = {}
+        self._events: dict[str, RedisEvent] = {}
         self._acts = 0
 
     async def answer(self, order: Facts) -> None:
@@ -119,6 +120,20 @@ class Bench:
 
         found = await together(*[contender] * contenders, timeout=seconds + 20)
         return [hold for holds in found for hold in holds]
+
+    async def set_event(self, name: str) -> Facts:
+        await self._event(name).set()
+        return {}
+
+    async def wait_event(self, name: str, timeout: float | None = None) -> Facts:
+        await self._event(name).wait(timeout)
+        return {"woken": monotonic()}
+
+    async def is_set(self, name: str) -> Facts:
+        return {"set": await self._event(name).is_set()}
+
+    def _event(self, name: str) -> RedisEvent:
+        return self._events.setdefault(name, RedisEvent(self._client, name))
 
     def _seen(self, permit: Permit) -> Facts:
         now = monotonic()  # before remaining(): the sum must not be optimistic

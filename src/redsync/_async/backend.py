@@ -30,6 +30,9 @@ class Backend(Protocol):
     async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None:
         """Give a permit back, if it is still this owner's."""
 
+    async def renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
+        """Renew what can be renewed by itself, before a tend; tell which ones those are."""
+
     async def tend(
         self,
         terms: Terms,

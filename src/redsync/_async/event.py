@@ -78,7 +78,7 @@ class RedisEvent:
         signals = self._signals()
         owner = new_owner()
         try:
-            await signals.wait(owner, timeout)
+            await signals.wait(owner, self, timeout)
         except BaseException:
             signals.abandon(owner)
             raise

@@ -41,7 +41,6 @@ class Hub:
         self.moved = moved
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
-        self._transactions: dict[Address, Lock] = {}
         self._failures: dict[Address, tuple[Backoff, float]] = {}
         """Where connecting failed the last time, and when to try again."""
 
@@ -58,10 +57,6 @@ class Hub:
             lock.release()
         return wire
 
-    def transactions(self, node: Node) -> Lock:
-        """The lock for transactions on the connection to a node."""
-        return self._transactions.setdefault(node.address, Lock())
-
     async def _connect(self, node: Node, deadline: float) -> Wire:
         backoff, due = self._failures.get(node.address) or (_backoff(), 0.0)
         await sleep(max(0.0, min(due, deadline) - monotonic()))
@@ -76,8 +71,10 @@ class Hub:
 
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
-        for lock in (*list(self._locks.values()), *list(self._transactions.values())):
+        for lock in list(self._locks.values()):
             lock.release()
+        for wire in list(self._wires.values()):
+            wire.transactions.release()
 
     def close(self) -> None:
         """Cut all connections."""
@@ -126,9 +123,7 @@ class Link:
         while True:
             sent = False
             try:
-                wire = self._wire
-                if wire is None or wire.failure is not None:
-                    wire = await self._connect(deadline)
+                wire = await self.connected(deadline)
                 sent = True
                 reply = await self._send(wire, command, again, whole, deadline)
                 # To redis-py, MOVED is a kind of ASK.
@@ -144,10 +139,11 @@ class Link:
             else:
                 if not isinstance(reply, exceptions.RedisError):
                     return reply
-                error = told = reply
-            if isinstance(error, exceptions.NoScriptError):
-                whole = True
-                continue
+                error = reply
+                if isinstance(error, exceptions.NoScriptError):
+                    whole = True
+                    continue
+                told = reply
             if isinstance(error, exceptions.AskError) and not self._hub.network.clustered:
                 raise advised(error)
             await self._reroute(error, deadline)
@@ -159,32 +155,34 @@ class Link:
                 raise advised(told or error)
             await sleep(pause)
 
-    async def connected(self, deadline: float) -> tuple[Wire, Lock]:
-        """The connection, and the lock that a transaction on it has to hold: what one caller
-        watches is forgotten at the end of another's transaction.
-        """
-        if self._wire is None or self._wire.failure is not None:
-            await self._connect(deadline)
-        assert self._wire is not None and self._node is not None
-        return self._wire, self._hub.transactions(self._node)
+    async def connected(self, deadline: float) -> Wire:
+        """The connection, for what is no `Command`."""
+        wire = self._wire
+        if wire is None or wire.failure is not None:
+            wire = await self._connect(deadline)
+        return wire
 
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
-        node = self._node or self._go_to(await self._hub.network.node_of(self._key))
-        return await node.open(Line, timeout)
+        end = monotonic() + timeout
+        node = await self._find(timeout)
+        return await node.open(Line, end - monotonic())
 
     async def master_moved(self, line: Line) -> bool:
         """Whether this connection goes to a server that is not the master any more."""
-        return await self._hub.network.master_moved(line)
+        return await self._hub.network.master_moved(line, ALLOWANCE)
 
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
         await self._reroute(error, monotonic() + ALLOWANCE)
 
-    def give_up(self, error: Exception) -> None:
-        """Have a new connection for the next command; what is on its way is sent again there."""
-        if self._wire is not None:
-            self._wire.close(error)
+    def give_up_stalled(self, seconds: float, error: Exception) -> None:
+        """Have a new connection for the next command if this one has not answered for so long; what
+        is on its way is sent again there.
+        """
+        wire = self._wire
+        if wire is not None and wire.stalled_for() >= seconds:
+            wire.close(error)
 
     def unlock(self) -> None:
         """After what `connected` was for, if it raised: as `run` does itself."""
@@ -195,9 +193,13 @@ class Link:
         self._wire = None
 
     async def _connect(self, deadline: float) -> Wire:
-        node = self._node or self._go_to(await self._hub.network.node_of(self._key))
-        self._wire = await self._hub.wire(node, deadline)
-        return self._wire
+        node = await self._find(deadline - monotonic())
+        wire = self._wire = await self._hub.wire(node, deadline)
+        return wire
+
+    async def _find(self, timeout: float) -> Node:
+        node = self._node  # another thread may be told meanwhile that it is elsewhere
+        return node or self._go_to(await self._hub.network.node_of(self._key, timeout))
 
     def _go_to(self, node: Node) -> Node:
         self._node = node
@@ -233,15 +235,12 @@ class Link:
             self._wire = None
         elif network.clustered and passes(error):
             try:
-                await network.refresh()
+                await network.refresh(deadline - monotonic())
             except (exceptions.RedisError, OSError):
                 pass  # nobody to ask; the next attempt comes here again
             self._node = self._wire = None
         elif demoted(error):
-            # Sentinel is asked by every new connection.
-            if self._wire is not None:
-                self._wire.close(error)
-            self._wire = None
+            self.give_up_stalled(0.0, error)  # Sentinel is asked by every new connection
 
 
 def _backoff() -> Backoff:

@@ -32,9 +32,10 @@ class Membership(Generic[S]):
 
     def attended(self) -> S | None:
         """The station, looked after by a watchdog, once the instance has joined it."""
-        if self.station is not None and self._session is not None:
-            self._session.attend(self.station.place)
-        return self.station
+        station = self.station  # another thread may end it
+        if station is not None and self._session is not None:
+            self._session.attend(station.place)
+        return station
 
     @contextmanager
     def joining(

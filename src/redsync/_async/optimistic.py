@@ -6,6 +6,7 @@ WATCH meta, read, decide here, MULTI, change, EXEC; and all over again if somebo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final, Protocol, TypeVar
 
@@ -33,7 +34,7 @@ class Attempt(Protocol[R]):
     """Something that may have to be tried several times."""
 
     async def __call__(self, wire: Wire, deadline: float) -> R:
-        """Try it once, with no other transaction on the connection."""
+        """Try it once."""
 
 
 class Optimistic:
@@ -109,6 +110,27 @@ class Optimistic:
             lambda draft, _: draft.exists and draft.give_back(handback), seen, deadline
         )
 
+    async def renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
+        # By itself and beside the transactions of others, which a far client would wait for too
+        # long. A grant that is on record now was so all the time since it was made: the lease that
+        # was lengthened before is its own.
+        if not seats:
+            return []
+
+        async def attempt(wire: Wire, deadline: float) -> list[bool]:
+            [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
+            seconds, micros = (int(_text(each)) for each in _answers(time))
+            commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
+            packed = [pack(*command) for command in commands]
+            _, records, held = _checked(await wire.exchange(packed, deadline - monotonic()))
+            slots = {int(_text(slot)) for slot in _answers(held)}
+            return [
+                seat.slot in slots and isinstance(record, bytes) and has(record.decode(), seat)
+                for seat, record in zip(seats, _answers(records), strict=True)
+            ]
+
+        return await self._retried(attempt, deadline)
+
     async def tend(
         self,
         terms: Terms,
@@ -118,9 +140,6 @@ class Optimistic:
         seen: int,
         deadline: float,
     ) -> Tended:
-        # What only has to be renewed comes first, by itself: it does not fail if others are faster.
-        renewed = await self._renew(seats, deadline)
-
         def change(draft: Draft, left: int) -> Tended:
             if not draft.exists:
                 draft.recreate(known, terms)
@@ -128,7 +147,7 @@ class Optimistic:
             elif known.version > draft.facts.version:
                 draft.resize(known.count, known.version)  # the data is from before a resize
             draft.keep_alive(terms, left)
-            seated = [done or draft.seat(seat) for done, seat in zip(renewed, seats, strict=True)]
+            seated = [draft.seat(seat) for seat in seats]
             for handback in returns:
                 draft.give_back(handback)
             draft.reap()
@@ -169,7 +188,7 @@ class Optimistic:
             replies = await wire.exchange(commands, deadline - monotonic())
             return _contents(_answers(_checked(replies)[-1]))[0]
 
-        return await self._retried(attempt, deadline)
+        return await self._retried(partial(self._alone, attempt), deadline)
 
     async def _look(self, seen: int, deadline: float) -> tuple[Draft, int]:
         """A draft to see whether there is anything to change, and what `meta` has left to live."""
@@ -178,27 +197,6 @@ class Optimistic:
             replies = await wire.exchange(self._reads, deadline - monotonic())
             contents, left = _contents(_checked(replies))
             return Draft(self._keys, contents, seen), left
-
-        return await self._retried(attempt, deadline)
-
-    async def _renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
-        """Lengthen the leases of permits whose record is there; tell which ones those are."""
-        if not seats:
-            return []
-
-        async def attempt(wire: Wire, deadline: float) -> list[bool]:
-            [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
-            seconds, micros = (int(_text(each)) for each in _answers(time))
-            commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
-            packed = [pack(*command) for command in commands]
-            changes = (_UNWATCH, _MULTI, *packed, _EXEC)
-            replies = await wire.exchange(changes, deadline - monotonic())
-            _, records, held = _answers(_checked(replies)[-1])
-            slots = {int(_text(slot)) for slot in _answers(held)}
-            return [
-                seat.slot in slots and isinstance(record, bytes) and has(record.decode(), seat)
-                for seat, record in zip(seats, _answers(records), strict=True)
-            ]
 
         return await self._retried(attempt, deadline)
 
@@ -224,7 +222,7 @@ class Optimistic:
                 _answers(replies[-1])
             return result
 
-        return await self._retried(attempt, deadline)
+        return await self._retried(partial(self._alone, attempt), deadline)
 
     async def _retried(self, attempt: Attempt[T], deadline: float) -> T:
         """Try until it is done; every transition has one effect, however often it is tried."""
@@ -241,7 +239,7 @@ class Optimistic:
         told: Exception | None = None
         while True:
             try:
-                return await self._alone(attempt, deadline)
+                return await attempt(await self._link.connected(deadline), deadline)
             except exceptions.WatchError as failure:
                 error: Exception = failure
             except (exceptions.RedisError, OSError) as failure:
@@ -259,15 +257,16 @@ class Optimistic:
                 raise advised(told or error)
             await sleep(pause)
 
-    async def _alone(self, attempt: Attempt[T], deadline: float) -> T:
-        """Keep other transactions off the connection meanwhile."""
-        wire, lock = await self._link.connected(deadline)
+    async def _alone(self, attempt: Attempt[T], wire: Wire, deadline: float) -> T:
+        """Keep other transactions off the connection meanwhile: what one caller watches is
+        forgotten at the end of another's.
+        """
         try:
-            if not await lock.acquire(deadline - monotonic()):
-                raise exceptions.TimeoutError("other transactions take too long")
+            if not await wire.transactions.acquire(deadline - monotonic()):
+                raise exceptions.WatchError("others in this process change semaphores all the time")
             return await attempt(wire, deadline)
         finally:
-            lock.release()
+            wire.transactions.release()
 
 
 def _claiming(seat: Seat) -> Callable[[Draft, int], bool | None]:

@@ -7,8 +7,8 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from .._arguments import checked_timeout
-from .._runtime.aio import cancelled_by, current
-from ..exceptions import RedisSemaphorePermitLostError
+from .._runtime.aio import Mutex, cancelled_by, current
+from ..exceptions import RedisSemaphoreNotAcquiredError, RedisSemaphorePermitLostError
 from .grant import Grant
 from .pool import Pool
 
@@ -92,33 +92,37 @@ class Ledger:
         # there is nobody left who could, and the permit must not be renewed for ever.
         self._lent: weakref.WeakKeyDictionary[Permit, weakref.ref[object]]
         self._lent = weakref.WeakKeyDictionary()
+        self._mutex = Mutex()
 
     def add(self, permit: Permit) -> None:
         """The running task has acquired it."""
-        if len(self._permits) >= self._full:
-            self.forget_ended()
-            self._full = max(_FULL, 2 * len(self._permits))
         holder = current()
-        self._permits[permit] = weakref.ref(holder)
+        with self._mutex:
+            if len(self._permits) >= self._full:
+                self.forget_ended()
+                self._full = max(_FULL, 2 * len(self._permits))
+            self._permits[permit] = weakref.ref(holder)
 
     def lend(self, permit: Permit) -> None:
         """Somebody else keeps it in mind."""
-        holder = self._permits.get(permit)
-        if holder is not None:
-            self._lent[permit] = holder
-            self._permits.pop(permit, None)
+        with self._mutex:
+            holder = self._permits.get(permit)
+            if holder is not None:
+                self._lent[permit] = holder
+                self._permits.pop(permit, None)
 
     def take(self, permit: Permit | None = None) -> Permit | None:
         """Strike out a permit: this one; or else the latest of the running task, or the oldest."""
-        if permit is None:
-            task = current()
-            permits = self._all()
-            own = [each for each, holder in permits if holder() is task]
-            permit = own[-1] if own else permits[0][0] if permits else None
-        if permit is None:
-            return None
-        known = self._permits.pop(permit, None) or self._lent.pop(permit, None)
-        return permit if known is not None else None
+        with self._mutex:
+            if permit is None:
+                task = current()
+                permits = self._all()
+                own = [each for each, holder in permits if holder() is task]
+                permit = own[-1] if own else permits[0][0] if permits else None
+            if permit is None:
+                return None
+            known = self._permits.pop(permit, None) or self._lent.pop(permit, None)
+            return permit if known is not None else None
 
     def grants(self) -> list[Grant]:
         """What is in it, as the pool knows it."""
@@ -132,7 +136,8 @@ class Ledger:
 
     def _all(self) -> list[tuple[Permit, weakref.ref[object]]]:
         """Permits and tasks, in the order of the grants; a copy, as other threads may come in."""
-        permits = [*list(self._permits.items()), *list(self._lent.items())]
+        with self._mutex:
+            permits = [*self._permits.items(), *self._lent.items()]
         return sorted(permits, key=lambda each: each[0].fence)
 
 
@@ -178,15 +183,26 @@ class Holding:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Several tasks may be in it at once, and leave in any order.
-        task = current()
-        own = [each for each in self._permits if each[0]() is task]
-        entry = own[-1] if own else self._permits[-1]
-        self._permits.remove(entry)
-        _, permit, guard = entry
-        lost = permit.lost
-        cancelled = guard is not None and guard.__exit__(kind, error, traceback)
-        await self._source.let_go(permit, error)
+        permit = None
+        try:
+            # Several tasks may be in it at once, and leave in any order.
+            task = current()
+            own = [each for each in self._permits if each[0]() is task] or self._permits
+            if not own:
+                raise RedisSemaphoreNotAcquiredError(
+                    "permit() was left without having been entered; use it in a with statement"
+                )
+            entry = own[-1]
+            _, permit, guard = entry
+            self._permits.remove(entry)
+            lost = permit.lost
+            cancelled = guard is not None and guard.__exit__(kind, error, traceback)
+            await self._source.let_go(permit, error)
+        except BaseException:
+            # An interrupt: the body is over, whatever was done by then.
+            if permit is not None:
+                permit._pool.give_back(permit._grant)
+            raise
         if guard is not None and lost and (error is None or cancelled):
             raise RedisSemaphorePermitLostError(
                 f"the permit of {permit.name!r} for slot {permit.slot} with fence {permit.fence}"

@@ -6,14 +6,17 @@ import math
 import random
 from collections.abc import Callable
 from time import monotonic
-from typing import Protocol
+from typing import Final, Protocol
 from weakref import WeakValueDictionary
+
+from redis import exceptions
 
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.owner import new_owner
 from .._protocol.resp import Reply
 from .._protocol.scripts import Command
 from .._protocol.semaphore import (
+    NOBODY,
     Contents,
     Empty,
     Facts,
@@ -23,12 +26,16 @@ from .._protocol.semaphore import (
     Token,
     parse_tended,
 )
-from .._runtime.aio import Promise
+from .._protocol.trouble import passes
 from ..exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
 from .backend import Backend
 from .grant import Grant, margin
-from .link import PATIENCE, Link, deadline_for
+from .link import PATIENCE, Link
 from .station import TIE, Station
+from .waiting import Waiter
+
+_SHORTEST_PATIENCE: Final = 0.25
+"""Seconds for one try to tend at least, however short the lease: the server may be far."""
 
 
 class Member(Protocol):
@@ -37,20 +44,22 @@ class Member(Protocol):
     @property
     def terms(self) -> Terms: ...
 
+    @property
+    def identifier(self) -> str: ...
 
-class Waiter(Promise[Grant]):
+
+class PermitWaiter(Waiter[Grant]):
     """Somebody in line for a permit."""
 
-    __slots__ = ("identifier", "owner", "ttl")
+    __slots__ = ("identifier", "ttl")
 
-    def __init__(self, owner: str, ttl: float, identifier: str) -> None:
-        super().__init__()
-        self.owner = owner
-        self.ttl = ttl
-        self.identifier = identifier
+    def __init__(self, owner: str, member: Member) -> None:
+        super().__init__(owner, member)
+        self.ttl = member.terms.ttl / 1000
+        self.identifier = member.identifier
 
 
-class Pool(Station[Waiter]):
+class Pool(Station[PermitWaiter]):
     """Shared by all instances of one semaphore in one process and loop.
 
     Local state changes first and without I/O in between; what the server still has to learn waits
@@ -92,7 +101,7 @@ class Pool(Station[Waiter]):
             self._terms = self._all_terms()
 
     def leave(self, member: Member) -> None:
-        """An instance is closed. Its permits are kept until they are given back."""
+        """An instance is closed."""
         with self.mutex:
             super().leave(member)
             self._terms = self._all_terms()
@@ -144,7 +153,7 @@ class Pool(Station[Waiter]):
     # One permit
 
     async def acquire(
-        self, owner: str, terms: Terms, identifier: str, timeout: float | None, began: float
+        self, owner: str, member: Member, timeout: float | None, began: float, deadline: float
     ) -> Grant:
         """Wait for a permit.
 
@@ -152,25 +161,26 @@ class Pool(Station[Waiter]):
 
         Args:
             owner: A name for this request.
-            terms: The lease, and how long the keys stay.
-            identifier: Who asks.
+            member: The instance that it comes through.
             timeout: How long to wait, in seconds.
             began: Since when.
+            deadline: Until when to try to ask the server.
         """
         end = None if timeout is None else began + timeout
-        deadline = deadline_for(None if end is None else max(0.0, end - monotonic()))
         if not self._queue:  # those who came first come first
-            found = await self._try(owner, terms, identifier, deadline)
+            found = await self._try(owner, member, deadline)
             if timeout == 0 and isinstance(found, Empty) and found.pushed:
                 # What the first try has set free was for those who wait. There may be none.
-                found = await self._try(owner, terms, identifier, deadline)
+                found = await self._try(owner, member, deadline)
             if isinstance(found, Grant):
                 return found
         while timeout != 0:
-            waiter = Waiter(owner, terms.ttl / 1000, identifier)
+            waiter = PermitWaiter(owner, member)
             with self.mutex:
-                self._renew_within(waiter.ttl)
-            if not await self._wait(owner, waiter, end):
+                sooner = self._renew_within(waiter.ttl)
+            if sooner:
+                self._wake_watchdog()
+            if not await self._wait(waiter, end):
                 break
             with self._explained():
                 grant = waiter.result()
@@ -183,13 +193,17 @@ class Pool(Station[Waiter]):
             f"no permit of the semaphore {self.name!r} {when}"
         ) from trouble
 
-    async def _try(
-        self, owner: str, terms: Terms, identifier: str, deadline: float
-    ) -> Grant | Empty | None:
+    async def _try(self, owner: str, member: Member, deadline: float) -> Grant | Empty | None:
+        terms, identifier = member.terms, member.identifier
         began = monotonic()
         self._unsettled.add(owner)
         with self._explained():
-            found = await self._backend.acquire(owner, terms, self._seen, identifier, deadline)
+            try:
+                found = await self._backend.acquire(owner, terms, self._seen, identifier, deadline)
+            except exceptions.RedisError as error:
+                if not passes(error):  # it was refused: there is nothing to be given back
+                    self._unsettled.discard(owner)
+                raise
             if found is None:  # lost
                 await self._tend(deadline)
         if not isinstance(found, Token):
@@ -281,41 +295,44 @@ class Pool(Station[Waiter]):
         """So short that whatever comes can be handed out before it is claimed, and be claimed then
         with time to spare: a permit that is lost as soon as it is there helps nobody.
         """
-        return self._grace() / 2
+        return min(self._grace(), self._shortest_ttl()) / 2
 
     def deliver(self, elements: list[bytes], sent: float) -> None:
         """Hand tokens to those who wait, before they are claimed.
 
-        Nobody else gets these slots for `grace` after the pop, which came after `sent`. A token
-        that comes too late for that, or for nobody, goes back.
+        Nobody else gets these slots for `grace` after the pop, which came after `sent`, or for the
+        lease once it is claimed, which may be shorter. A token that comes too late for that, or for
+        nobody, goes back.
         """
-        grace = self._grace()
-        deadline = sent + grace - margin(grace)
         for element in elements:
             token = Token.parse(element)
             self._seen = max(self._seen, token.fence)
-            if not self._queue or monotonic() >= deadline - grace / 4:
+            now = monotonic()
+            waiter = self._queue.first
+            sure = min(self._grace(), waiter.ttl) if waiter else 0.0
+            if waiter is None or now >= sent + 0.75 * sure - margin(sure):
                 self._return(Return(token.slot, token.fence, new_owner()))
                 continue
-            waiter = self._queue.pop()
-            grant = self._grant(
-                token, waiter.owner, waiter.identifier, waiter.ttl, monotonic(), deadline
-            )
+            self._queue.pop()
+            deadline = sent + sure - margin(sure)
+            grant = self._grant(token, waiter.owner, waiter.identifier, waiter.ttl, now, deadline)
             self._claims.append(grant)
             waiter.resolve(grant)
 
     @property
     def has_claim(self) -> bool:
-        """Whether there are tokens to claim or to give back."""
+        """Whether there are tokens to claim."""
         return bool(self._claims)
 
     def claim(self) -> _Claim | None:
-        """The lease for what was handed out."""
+        """The lease for what was handed out, and what is to be given back meanwhile."""
         grants = [grant for grant in self._claims if grant.held]
         self._claims = []
         if not grants or self._facts is None:
             return None
-        returns = list(self._returns)
+        # Whatever a request was granted is asked for where the request was sent: here it might be
+        # asked for before the request arrives.
+        returns = [each for each in self._returns if each.slot != NOBODY]
         seats = [grant.seat() for grant in grants]
         command = self._backend.claim(self._terms, self._facts, seats, returns, self._seen)
         if command is None:
@@ -343,14 +360,25 @@ class Pool(Station[Waiter]):
         self._expiry = None
         self._renewal = monotonic() + min(1.0, self._shortest_ttl() / 10)
 
+    def _patience(self) -> float:
+        return min(super()._patience(), max(_SHORTEST_PATIENCE, self._shortest_ttl() / 3))
+
     async def _tend(self, deadline: float) -> None:
         with self.mutex:
             if self._facts is None:
                 return
             grants = self._held()
             returns = list(self._returns)
-            seats = [grant.seat() for grant in grants]
         sent = monotonic()
+        seats = [grant.seat() for grant in grants]
+        renewed = await self._backend.renew(seats, deadline)
+        for grant, done in zip(grants, renewed, strict=True):
+            if done:
+                self._confirm(grant, sent)
+        # What else there is to do must not keep from renewing again in time.
+        deadline = min(deadline, monotonic() + self._patience())
+        grants = [grant for grant, done in zip(grants, renewed, strict=True) if not done]
+        seats = [grant.seat() for grant in grants]
         tended = await self._backend.tend(
             self._terms, self._facts, seats, returns, self._seen, deadline
         )
@@ -376,14 +404,18 @@ class Pool(Station[Waiter]):
         with self.mutex:
             for grant, seated in zip(grants, tended.seated, strict=True):
                 if seated:
-                    grant.confirm(sent)
-                    if grant.lost:
-                        self._return(grant.handback())  # too late for its holder
+                    self._confirm(grant, sent)
                 else:
                     grant.lose()
             for handback in returns:
                 self._returns.pop(handback, None)
             self._note(tended.facts)
+
+    def _confirm(self, grant: Grant, sent: float) -> None:
+        with self.mutex:
+            grant.confirm(sent)
+            if grant.lost:
+                self._return(grant.handback())  # too late for its holder
 
     def _note(self, facts: Facts, wait: int | None = None) -> None:
         with self.mutex:

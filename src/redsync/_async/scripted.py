@@ -50,6 +50,9 @@ class Scripted:
     async def release(self, token: Token, owner: str, seen: int, deadline: float) -> None:
         await self._link.run(self._scripts.release(token, owner, seen), deadline)
 
+    async def renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
+        return [False for _ in seats]  # a tend is one command, which nobody is in the way of
+
     async def tend(
         self,
         terms: Terms,

@@ -30,7 +30,7 @@ from ..exceptions import (
     RedisSemaphoreTimeoutError,
 )
 from .backend import Backend
-from .link import Link, deadline_for
+from .link import PATIENCE, Link, deadline_for
 from .membership import Membership
 from .optimistic import Optimistic
 from .permit import Holding, Ledger, Permit
@@ -120,7 +120,7 @@ class RedisSemaphore:
             key_prefix=key_prefix,
             identifier=identifier,
         )
-        await semaphore._joined(None)
+        await semaphore._joined(None, deadline_for(None))
         return semaphore
 
     @classmethod
@@ -154,7 +154,7 @@ class RedisSemaphore:
             key_prefix=key_prefix,
             identifier=identifier,
         )
-        await semaphore._joined(timeout)
+        await semaphore._joined(timeout, deadline_for(timeout))
         return semaphore
 
     @property
@@ -164,8 +164,13 @@ class RedisSemaphore:
 
     @property
     def terms(self) -> Terms:
-        """Lease and lifetime of the keys, in milliseconds."""
+        """Lease and lifetime of the keys, in milliseconds. For redsync's own use."""
         return self._terms
+
+    @property
+    def identifier(self) -> str:
+        """Who holds its permits, as `status` tells it."""
+        return self._identifier or default_identifier()
 
     def __repr__(self) -> str:
         return f"<RedisSemaphore {self._name!r}>"
@@ -185,14 +190,16 @@ class RedisSemaphore:
         """
         timeout = checked_timeout(timeout)
         began = monotonic()
+        deadline = deadline_for(timeout)
         home = self._homes.get()
         owner = new_owner()
         pool = home.membership.attended()
         try:
             if pool is None:
-                pool = await self._joined(timeout)
-            identifier = self._identifier or default_identifier()
-            grant = await pool.acquire(owner, self._terms, identifier, timeout, began)
+                pool = await self._joined(timeout, deadline)
+                if deadline < monotonic():  # somebody else has made it in the meantime
+                    deadline = deadline_for(timeout and max(0.0, began + timeout - monotonic()))
+            grant = await pool.acquire(owner, self, timeout, began, deadline)
             permit = Permit(self._name, pool, grant)
             home.ledger.add(permit)
             return permit
@@ -211,8 +218,11 @@ class RedisSemaphore:
 
         Raises:
             RedisSemaphoreNotAcquiredError: There is none, or it was released before.
+            TypeError: This is no permit.
             redis.exceptions.RedisError: As with `Permit.release`.
         """
+        if permit is not None and not isinstance(permit, Permit):
+            raise TypeError(f"permit must be what acquire() returned, or None, not {permit!r}")
         ledger = self._homes.get().ledger
         ledger.forget_ended()
         found = ledger.take(permit)
@@ -232,20 +242,24 @@ class RedisSemaphore:
         Args:
             timeout: As with `acquire`.
             cancel_on_loss: If the permit is lost, cancel the body and raise
-                RedisSemaphorePermitLostError. A thread cannot be cancelled: in the blocking twin
-                the error comes at the end of the body, which may look at `permit.lost`.
+                RedisSemaphorePermitLostError. It is cancelled as by an anyio.CancelScope, at
+                whatever it waits for until its end: shield what has to be cleaned up. A thread
+                cannot be cancelled: in the blocking twin the error comes at the end of the body,
+                which may look at `permit.lost`.
         """
         return Holding(self, checked_timeout(timeout), cancel_on_loss)
 
     async def get_count(self) -> int:
         """The number of permits, as Redis knows it."""
-        pool = await self._joined(None)
-        return int((await pool.contents(deadline_for(None))).meta["count"])
+        deadline = deadline_for(None)
+        pool = await self._joined(PATIENCE, deadline)
+        return int((await pool.contents(deadline)).meta["count"])
 
     async def status(self) -> SemaphoreStatus:
         """What is free and who holds what, as Redis knows it at this instant."""
-        pool = await self._joined(None)
-        contents = await pool.contents(deadline_for(None))
+        deadline = deadline_for(None)
+        pool = await self._joined(PATIENCE, deadline)
+        contents = await pool.contents(deadline)
         held = tuple(
             HeldPermit(
                 slot=lease.slot,
@@ -271,8 +285,9 @@ class RedisSemaphore:
             RedisSemaphoreError: Somebody else resized it at the same time, to another count.
         """
         checked_count(count)
-        pool = await self._joined(None)
-        facts = await pool.resize(self._terms, count, deadline_for(None))
+        deadline = deadline_for(None)
+        pool = await self._joined(PATIENCE, deadline, any_count=True)
+        facts = await pool.resize(self._terms, count, deadline)
         if facts.count != count:
             raise RedisSemaphoreError(
                 f"the semaphore {self._name!r} was resized to {facts.count} by somebody else while"
@@ -329,15 +344,23 @@ class RedisSemaphore:
     def _key(self) -> tuple[str, bytes, SemaphoreInitStrategy]:
         return ("semaphore", self._keys.meta, self._strategy)
 
-    async def _joined(self, timeout: float | None) -> Pool:
-        """The pool, once the semaphore is there."""
+    async def _joined(
+        self, timeout: float | None, deadline: float, *, any_count: bool = False
+    ) -> Pool:
+        """The pool, once the semaphore is there.
+
+        Args:
+            timeout: How long to wait for somebody to make it.
+            deadline: Until when to try to ask the server for the first time.
+            any_count: Whether its count may be another one than this instance's.
+        """
         membership = self._homes.get().membership
         pool = membership.attended()
         if pool is not None:
             return pool
         with membership.joining(self._client, self._key, self._make_pool, self) as pool:
-            facts = await self._create(pool, timeout)
-            if self._count is not None and facts.count != self._count:
+            facts = await self._create(pool, timeout, deadline)
+            if self._count not in (None, facts.count) and not any_count:
                 raise RedisSemaphoreCountMismatchError(
                     f"the semaphore {self._name!r} has {facts.count} permits, not {self._count}:"
                     " use the same count everywhere, or resize()",
@@ -346,12 +369,11 @@ class RedisSemaphore:
                 )
         return pool
 
-    async def _create(self, pool: Pool, timeout: float | None) -> Facts:
+    async def _create(self, pool: Pool, timeout: float | None, deadline: float) -> Facts:
         end = None if timeout is None else monotonic() + timeout
         looks = Backoff(0.05, 1.0)
         while True:
-            remaining = None if end is None else max(0.0, end - monotonic())
-            facts = await pool.create(self._terms, self._count, deadline_for(remaining))
+            facts = await pool.create(self._terms, self._count, deadline)
             if facts is not None:
                 return facts
             remaining = math.inf if end is None else end - monotonic()
@@ -361,6 +383,7 @@ class RedisSemaphore:
                     " give a count to make it"
                 )
             await sleep(min(looks.next(), remaining))
+            deadline = deadline_for(None if end is None else max(0.0, end - monotonic()))
 
     def _make_pool(self, session: Session) -> Pool:
         link = Link(session.hub, self._keys.meta)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+from redis import exceptions
+
 from .._protocol.event import EventScripts, parse_done, parse_tended
 from .._protocol.keys import EventKeys
-from .._runtime.aio import Promise
+from .._protocol.trouble import passes
 from ..exceptions import RedisEventError, RedisEventTimeoutError
 from .link import Link, deadline_for
 from .station import TIE, Station
+from .waiting import Waiter
 
 _SLICE: Final = 5.0
 
@@ -24,17 +27,7 @@ _MEMORY: Final = 60.0
 _UNUSED: Final = 3600.0
 
 
-class Waiter(Promise[str]):
-    """Somebody in line for a signal."""
-
-    __slots__ = ("owner",)
-
-    def __init__(self, owner: str) -> None:
-        super().__init__()
-        self.owner = owner
-
-
-class Signals(Station[Waiter]):
+class Signals(Station[Waiter[str]]):
     """Shared by all instances of one event in one process and loop."""
 
     refusal = RedisEventError
@@ -66,18 +59,26 @@ class Signals(Station[Waiter]):
         with self._explained():
             return await self._link.run(self._scripts.count, deadline_for(None)) != 0
 
-    async def wait(self, owner: str, timeout: float | None) -> None:
-        """Wait for a signal. If this raises, or is cancelled, `abandon` the owner."""
+    async def wait(self, owner: str, member: object, timeout: float | None) -> None:
+        """Wait for a signal. If this raises, or is cancelled, `abandon` the owner.
+
+        Args:
+            owner: A name for this request.
+            member: The instance that it comes through.
+            timeout: How long to wait, in seconds.
+        """
         end = None if timeout is None else monotonic() + timeout
-        if not self._queue and await self._take(owner, deadline_for(timeout)):
+        deadline = deadline_for(timeout)
+        if not self._queue and await self._take(owner, deadline):
             return
         while timeout != 0:
-            waiter = Waiter(owner)
-            if not await self._wait(owner, waiter, end):
+            waiter: Waiter[str] = Waiter(owner, member)
+            if not await self._wait(waiter, end):
                 break
             with self._explained():
                 signal = waiter.result()
-            if await self._confirm(owner, signal):
+            remaining = None if end is None else max(0.0, end - monotonic())
+            if await self._confirm(owner, signal, deadline_for(remaining)):
                 return
         when = f"came within {timeout:g} s" if timeout else "is there"
         raise RedisEventTimeoutError(
@@ -97,16 +98,20 @@ class Signals(Station[Waiter]):
         # What is taken has its taker's name.
         self._given[owner] = owner
         with self._explained():
-            taken = parse_done(await self._link.run(self._scripts.take(owner), deadline))
+            try:
+                taken = parse_done(await self._link.run(self._scripts.take(owner), deadline))
+            except exceptions.RedisError as error:
+                if not passes(error):  # it was refused: there is nothing to be given back
+                    del self._given[owner]
+                raise
         if taken:
-            return await self._confirm(owner, owner)
+            return await self._confirm(owner, owner, deadline)
         del self._given[owner]
         return False
 
-    async def _confirm(self, owner: str, signal: str) -> bool:
+    async def _confirm(self, owner: str, signal: str, deadline: float) -> bool:
         """Tell the server that somebody is woken; False if it was too late for that."""
-        command = self._scripts.confirm(signal)
-        confirmed = parse_done(await self._link.run(command, deadline_for(None)))
+        confirmed = parse_done(await self._link.run(self._scripts.confirm(signal), deadline))
         del self._given[owner]
         return confirmed
 

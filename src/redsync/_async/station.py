@@ -66,9 +66,13 @@ class Station(Generic[P]):
             self._members.add(member)
 
     def leave(self, member: Any) -> None:
-        """An instance is closed."""
+        """An instance is closed: whoever waits through it fails."""
+        error = self.refusal(
+            f"the instance of {self.name!r} that this waited through was closed; make a new one"
+        )
         with self.mutex:
             self._members.discard(member)
+            self._queue.dismiss(member, error)
 
     def idle(self) -> bool:
         """Whether nobody needs it any more."""
@@ -93,10 +97,13 @@ class Station(Generic[P]):
         except (exceptions.RedisError, OSError) as error:
             if isinstance(error, exceptions.TimeoutError):
                 # A lease may be too short to wait until the connection counts as dead.
-                self._link.give_up(error)
+                self._link.give_up_stalled(self._patience(), error)
             # Whoever holds something finds out by the deadline, and whoever waits by the timeout.
             with self.mutex:
                 self._failed()
+        except BaseException:  # cancelled: what is to be given back still is
+            self._hurry()
+            raise
 
     async def close(self) -> None:
         """End the connection that waits."""
@@ -132,24 +139,28 @@ class Station(Generic[P]):
     def _next(self) -> float:
         raise NotImplementedError
 
+    def _patience(self) -> float:
+        """After how many seconds a connection without an answer is not worth waiting for."""
+        return _TEND_PATIENCE
+
     async def _tend(self, deadline: float) -> None:
         raise NotImplementedError
 
     def _failed(self) -> None:
         raise NotImplementedError
 
-    async def _wait(self, owner: str, promise: P, end: float | None) -> bool:
-        """Get in line until the promise is kept, which is true, or the time is up."""
+    async def _wait(self, waiter: P, end: float | None) -> bool:
+        """Get in line until there is a result, which is true, or the time is up."""
         with self.mutex:
-            self._queue.enter(owner, promise)
+            self._queue.enter(waiter)
             first = len(self._queue) == 1
         if first:
             self._wake_watchdog()
         try:
-            await promise.wait(None if end is None else max(0.0, end - monotonic()))
+            await waiter.wait(None if end is None else max(0.0, end - monotonic()))
         finally:
             with self.mutex:
-                left = self._queue.leave(owner)
+                left = self._queue.leave(waiter.owner)
         return not left
 
     def _hurry(self) -> None:

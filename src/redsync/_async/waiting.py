@@ -31,7 +31,23 @@ _SHORTEST_SLICE: Final = 0.05
 _CONNECT_TIMEOUT: Final = 2.0
 
 
-P = TypeVar("P", bound=Promise[Any])
+T = TypeVar("T")
+
+
+class Waiter(Promise[T]):
+    """Somebody in line."""
+
+    __slots__ = ("member", "owner")
+
+    def __init__(self, owner: str, member: object) -> None:
+        super().__init__()
+        self.owner = owner
+        """The name of the request."""
+        self.member = member
+        """The instance that it came through."""
+
+
+P = TypeVar("P", bound=Waiter[Any])
 
 
 class Claim(Protocol):
@@ -76,6 +92,15 @@ class _Shift:
 
     def __init__(self) -> None:
         self.line: Line | None = None
+        self.worker: Worker | None = None
+        self.serving = False
+        """Noted by the worker: an interrupt may keep whoever started it from noting anything."""
+        self.blocked = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a worker."""
+        return self.serving or (self.worker is not None and self.worker.alive)
 
     def drop_line(self, why: BaseException | str) -> None:
         if self.line is not None:
@@ -99,9 +124,7 @@ class Queue(Generic[P]):
         self._name = name
         self._waiting: OrderedDict[str, P] = OrderedDict()
         self._wanted = Flag()
-        self._worker: Worker | None = None
         self._shift: _Shift | None = None
-        self._blocked = False
         self._closing = False
         self._flowing = True
         """Whether the last wait ended with something; if not, there is hardly more of it."""
@@ -121,46 +144,61 @@ class Queue(Generic[P]):
         push, expire = pack("RPUSH", self._wake, "1"), pack("PEXPIRE", self._wake, 60_000)
         return Command(expire, before=(push,))
 
-    def enter(self, owner: str, promise: P) -> None:
+    def enter(self, waiter: P) -> None:
         """Get in line, at the end. Called with the mutex held."""
-        self._waiting[owner] = promise
+        self._waiting[waiter.owner] = waiter
         self._closing = False
-        if self._worker is None or not self._worker.alive:
-            # If an interrupt comes before the worker is noted there will be another one: the first
-            # sees that its shift is over.
-            if self._shift is not None:
-                self._shift.drop_line("somebody else has taken over")
+        if self._shift is None or not self._shift.goes_on:
             shift = self._shift = _Shift()
-            self._worker = Worker(partial(self._serve, shift), self._name)
+            shift.worker = Worker(partial(self._serve, shift), self._name)
         self._wanted.set()
 
     def leave(self, owner: str) -> bool:
         """Get out of line; False if it was not in it. Called with the mutex held."""
         if self._waiting.pop(owner, None) is None:
             return False
-        if not self._waiting and self._blocked:
+        if not self._waiting and self._shift is not None and self._shift.blocked:
             self._host.unblock()
         return True
+
+    @property
+    def first(self) -> P | None:
+        """The first one in line. Called with the mutex held."""
+        return next(iter(self._waiting.values()), None)
 
     def pop(self) -> P:
         """Take the first one out of line. Called with the mutex held."""
         return self._waiting.popitem(last=False)[1]
 
+    def dismiss(self, member: object, error: Exception) -> None:
+        """Have those fail who came through an instance. Called with the mutex held."""
+        for waiter in [each for each in self._waiting.values() if each.member is member]:
+            self.leave(waiter.owner)
+            waiter.fail(error)
+
     async def close(self, timeout: float) -> None:
         """End the worker and its connection, once nobody waits."""
         with self._host.mutex:
-            worker = self._worker
+            shift = self._shift
             self._closing = True
             self._wanted.set()
-        if worker is None:
+        if shift is None:
             return
-        if self._blocked:
+        if shift.blocked:
             with suppress(exceptions.RedisError, OSError):
                 await self._link.run(self.unblocking, monotonic() + timeout)
-        if not await worker.join(timeout) and self._shift is not None:
-            self._shift.drop_line("closed")
+        ended = shift.worker is not None and await shift.worker.join(timeout)
+        if not ended and self._closing:
+            shift.drop_line("closed")
 
     async def _serve(self, shift: _Shift) -> None:
+        shift.serving = True
+        try:
+            await self._work(shift)
+        finally:
+            shift.serving = False
+
+    async def _work(self, shift: _Shift) -> None:
         backoff = Backoff(0.02, 1.0)
         while await self._is_wanted(shift):
             try:
@@ -203,7 +241,7 @@ class Queue(Generic[P]):
             if closing or not await self._wanted.wait(_LINGER):
                 with self._host.mutex:
                     if shift is self._shift and (closing or not self._wanted.is_set()):
-                        self._worker = self._shift = None
+                        self._shift = None
                         shift.drop_line("nobody waits any more")
                         return False
 
@@ -225,7 +263,7 @@ class Queue(Generic[P]):
             claim = self._host.claim()
             waiting = len(self._waiting)
             slice_ = max(_SHORTEST_SLICE, self._host.slice())
-            self._blocked = waiting > 0
+            shift.blocked = waiting > 0
         packed = [claim.command.packed()] if claim else []
         if waiting:
             packed.append(pack("BLPOP", self._key, self._wake, f"{slice_:.3f}"))
@@ -246,7 +284,7 @@ class Queue(Generic[P]):
             if more > 0:
                 found |= self._hand_out(await line.receive(_OVERTIME), sent)
         finally:
-            self._blocked = False
+            shift.blocked = False
             if claim is not None:
                 claim.failed()
         self.trouble = None

@@ -128,6 +128,7 @@ class Promise(Generic[T]):
         """Hand over an error, to be raised."""
         if not self._future.done():
             self._future.set_exception(error)
+            self._future.exception()  # one who is cancelled at this instant will not ask for it
 
     async def wait(self, timeout: float | None) -> bool:
         """Wait for it, at most so many seconds; tell whether `result` has it."""

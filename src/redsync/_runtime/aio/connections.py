@@ -6,20 +6,23 @@ import asyncio
 import functools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
+from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisClusterException, TimeoutError
+from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 
+from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
 from ..options import STALLED, line_options
-from .concurrency import Flag, within
+from .concurrency import Flag, Lock, within
 
 S = TypeVar("S", bound="_Stream")
+T = TypeVar("T")
 
 Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
@@ -114,6 +117,8 @@ class Wire(_Stream):
         self._waiting: deque[tuple[asyncio.Future[Reply], float, float]] = deque()
         self._outbox: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
+        self.transactions = Lock()
+        """For those who watch something on it."""
 
     async def call(self, packed: bytes, timeout: float) -> Reply:
         """Send one command and wait for its reply."""
@@ -129,6 +134,10 @@ class Wire(_Stream):
         self._send(b"".join(commands), futures, timeout)
         await futures[-1]
         return [future.result() for future in futures]
+
+    def stalled_for(self) -> float:
+        """Seconds for which somebody has been waiting for an answer."""
+        return self._loop.time() - self._waiting[0][1] if self._waiting else 0.0
 
     def _send(self, packed: bytes, futures: list[asyncio.Future[Reply]], timeout: float) -> None:
         if self._outbox:
@@ -219,9 +228,26 @@ class Node:
         return kind(connection)
 
 
-def _discard(connection: Any, task: asyncio.Task[Any]) -> None:
+async def _in_time(call: Awaitable[T], timeout: float) -> T:
+    """Have redis-py look for a node, which it does without a deadline.
+
+    If it takes too long it goes on by itself: its state is the user's client's too.
+    """
+    task = asyncio.ensure_future(call)
+    await within(task, max(0.0, timeout))
+    if not task.done():
+        task.add_done_callback(_forget)
+        raise TimeoutError("nobody has told in time where the server is")
+    return task.result()
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
+
+
+def _discard(connection: Any, task: asyncio.Task[Any]) -> None:
+    _forget(task)
     writer = connection._writer
     if writer is not None:
         writer.transport.abort()
@@ -230,11 +256,12 @@ def _discard(connection: Any, task: asyncio.Task[Any]) -> None:
 
 def checked_client(client: object) -> Client:
     """What users hand in as `redis_client`, if it is one."""
-    if isinstance(client, (Redis, RedisCluster)):
+    if isinstance(client, (Redis, RedisCluster)) and not isinstance(client, Pipeline):
         return client
-    raise TypeError(
-        f"redis_client must be a redis.asyncio.Redis or redis.asyncio.RedisCluster, not {client!r};"
-        " redsync.sync is for the blocking ones"
+    raise refused_client(
+        client,
+        "redis.asyncio.Redis or redis.asyncio.RedisCluster",
+        "redsync.sync is for the blocking ones",
     )
 
 
@@ -249,14 +276,14 @@ class Network:
         """Whether keys are spread over nodes."""
         return isinstance(self._client, RedisCluster)
 
-    async def node_of(self, key: bytes) -> Node:
+    async def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
         if not isinstance(client, RedisCluster):
             pool = client.connection_pool
             return Node(None, pool.connection_class, pool.connection_kwargs)
         try:
-            await client.initialize()
+            await _in_time(client.initialize(), timeout)
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
         except RedisClusterException as error:
             raise ConnectionError(str(error)) from error
@@ -269,7 +296,7 @@ class Network:
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
-    async def master_moved(self, line: Line) -> bool:
+    async def master_moved(self, line: Line, timeout: float) -> bool:
         """Whether Sentinel names another master than the one that this connection goes to.
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
@@ -277,12 +304,16 @@ class Network:
         pool: Any = getattr(self._client, "connection_pool", None)
         if not hasattr(pool, "get_master_address"):
             return False
-        return tuple(await pool.get_master_address()) != line.address
+        try:
+            address = await _in_time(pool.get_master_address(), timeout)
+        except RedisError:  # nobody can tell; it may be well
+            return False
+        return tuple(address) != line.address
 
-    async def refresh(self) -> None:
+    async def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
             try:
-                await self._client.nodes_manager.initialize()
+                await _in_time(self._client.nodes_manager.initialize(), timeout)
             except RedisClusterException as error:  # not a RedisError
                 raise ConnectionError(str(error)) from error

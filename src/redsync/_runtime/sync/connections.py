@@ -13,12 +13,15 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisClusterException, TimeoutError
+from redis.client import Pipeline
+from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 from redis.retry import Retry
 
+from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
 from ..options import STALLED, line_options
+from .concurrency import Lock
 from .forking import unforked
 
 S = TypeVar("S", bound="_Stream")
@@ -52,7 +55,8 @@ class _Stream:
         if self.failure is None:
             self.failure = f"connection lost: {str(error) or type(error).__name__}"
             with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+                # Wakes whoever reads. The one of TLS would have whoever writes go on in plain text.
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             self._dispose()
             self._on_failure()
 
@@ -160,6 +164,8 @@ class Wire(_Stream):
         self._unsent: list[_Exchange] = []
         self._unanswered: deque[_Exchange] = deque()
         self._led = False
+        self.transactions = Lock()
+        """For those who watch something on it."""
 
     def call(self, packed: bytes, timeout: float) -> Reply:
         """Send one command and wait for its reply."""
@@ -193,6 +199,11 @@ class Wire(_Stream):
             raise ConnectionError(self.failure)
         return [outcome[0] for outcome in outcomes if outcome is not None]
 
+    def stalled_for(self) -> float:
+        """Seconds for which somebody has been waiting for an answer."""
+        with self._mutex:
+            return time.monotonic() - self._unanswered[0].since if self._unanswered else 0.0
+
     def _follow(self, mine: _Exchange, gate: threading.Lock, deadline: float) -> None:
         """Wait for the outcome or the lead."""
         if gate.acquire(timeout=max(0.0, deadline - time.monotonic())):
@@ -218,10 +229,15 @@ class Wire(_Stream):
                 raise
             with self._mutex:
                 self._check()
-                self._unanswered.popleft().answer(reply)
+                self._answer(reply)
                 while self._arrived:
-                    self._unanswered.popleft().answer(self._arrived.popleft())
+                    self._answer(self._arrived.popleft())
         self._hand_on_lead()
+
+    def _answer(self, reply: Reply) -> None:
+        # In this order: if an interrupt comes, whoever is not in the list is woken by nobody.
+        self._unanswered[0].answer(reply)
+        self._unanswered.popleft()
 
     def _hand_on_lead(self) -> None:
         with self._mutex:
@@ -264,11 +280,10 @@ class Node:
 
 def checked_client(client: object) -> Client:
     """What users hand in as `redis_client`, if it is one."""
-    if isinstance(client, (Redis, RedisCluster)):
+    if isinstance(client, (Redis, RedisCluster)) and not isinstance(client, Pipeline):
         return client
-    raise TypeError(
-        f"redis_client must be a redis.Redis or redis.RedisCluster, not {client!r};"
-        " redsync.aio is for those of redis.asyncio"
+    raise refused_client(
+        client, "redis.Redis or redis.RedisCluster", "redsync.aio is for those of redis.asyncio"
     )
 
 
@@ -283,7 +298,7 @@ class Network:
         """Whether keys are spread over nodes."""
         return isinstance(self._client, RedisCluster)
 
-    def node_of(self, key: bytes) -> Node:
+    def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
         if not isinstance(client, RedisCluster):
@@ -305,7 +320,7 @@ class Network:
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
-    def master_moved(self, line: Line) -> bool:
+    def master_moved(self, line: Line, timeout: float) -> bool:
         """Whether Sentinel names another master than the one that this connection goes to.
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
@@ -313,9 +328,13 @@ class Network:
         pool: Any = getattr(self._client, "connection_pool", None)
         if not hasattr(pool, "get_master_address"):
             return False
-        return tuple(pool.get_master_address()) != line.address
+        try:
+            address = pool.get_master_address()
+        except RedisError:  # nobody can tell; it may be well
+            return False
+        return tuple(address) != line.address
 
-    def refresh(self) -> None:
+    def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
             try:
