@@ -1,4 +1,4 @@
-"""A crash-safe distributed semaphore, event and timers on Redis or Valkey.
+"""A crash-safe distributed semaphore and event on Redis or Valkey.
 
 `redsync.aio` is for asyncio, `redsync.sync` for threads. The names of `redsync` itself are those of
 `redsync.aio`, as they were in redsync 2.

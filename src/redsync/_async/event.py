@@ -27,7 +27,8 @@ class RedisEvent:
     first one dies, or is cut off from Redis for some seconds, at that very moment.
 
     Args:
-        redis_client: An asyncio client of redis-py; never closed, and its connections not used.
+        redis_client: A client of redis-py, of the same kind as the namespace, asyncio or blocking.
+            It is never closed, and its connections are not used.
         name: All that use the same name, `key_prefix` and database share the event.
         key_prefix: What the keys begin with.
 
@@ -70,7 +71,8 @@ class RedisEvent:
             timeout: Seconds to wait; None: for ever; 0: one try.
 
         Raises:
-            RedisEventTimeoutError: None came in time; none was taken.
+            RedisEventTimeoutError: None came in time; none was taken. If the server is slow or away
+                it may be up to a second late.
             redis.exceptions.RedisError: Redis refuses, or cannot be reached. Those who wait
                 already go on waiting for it.
         """
@@ -92,7 +94,8 @@ class RedisEvent:
         return await self._signals().is_set()
 
     async def close(self) -> None:
-        """End the use of this instance. Signals stay in Redis.
+        """End the use of this instance. Signals stay in Redis; whoever waits through this instance
+        gets a RedisEventError.
 
         With the last instance of a client the connections and the watchdog go too.
         """

@@ -19,10 +19,10 @@ _FULL: Final = 16
 class Permit:
     """One acquisition; what `RedisSemaphore.acquire` returns.
 
-    It may be released by any task of the event loop that acquired it. While it is
-    held its lease is renewed in the background. If that does not succeed in time - Redis cannot be
-    reached, its data is lost, this process was stopped - the permit is *lost*: somebody else may
-    have it from then on, and nothing brings it back.
+    It may be released by any task of the event loop, or any thread of the process, that acquired
+    it. While it is held its lease is renewed in the background. If that does not succeed in time -
+    Redis cannot be reached, its data is lost, this process was stopped - the permit is *lost*:
+    somebody else may have it from then on, and nothing brings it back.
     """
 
     def __init__(self, name: str, pool: Pool, grant: Grant) -> None:

@@ -44,17 +44,20 @@ class RedisSemaphore:
 
     A permit is a lease. While its holder lives it is renewed in the background; when the holder
     dies it is free again within `permit_ttl`. Those who wait are served in order of arrival within
-    a process, and nearly so between processes. One instance may be shared by any number of tasks.
+    a process, and nearly so between processes. One instance may be shared by any number of tasks or
+    threads.
 
         semaphore = RedisSemaphore(client, "printers", count=3)
         async with semaphore.permit(timeout=5) as permit:
             ...
 
     Constructing it sends nothing. At the first use the semaphore is made if `count` is given, and
-    otherwise has to be made by somebody else, for which `acquire` waits.
+    otherwise has to be made by somebody else, for which `acquire` waits, and `status`, `resize` and
+    `get_count` for 5 seconds.
 
     Args:
-        redis_client: An asyncio client of redis-py; never closed, and its connections not used.
+        redis_client: A client of redis-py, of the same kind as the namespace, asyncio or blocking.
+            It is never closed, and its connections are not used.
         name: All that use the same name, `key_prefix` and database share the semaphore.
         count: The number of permits, 1 to 4096.
         lease_ttl: Seconds for which the keys stay in Redis after the last use.
@@ -213,8 +216,8 @@ class RedisSemaphore:
         """Give a permit back.
 
         Args:
-            permit: Which one; None: the latest that the running task has acquired through this
-                instance, or else the oldest that the instance holds.
+            permit: Which one; None: the latest that the running task or thread has acquired through
+                this instance, or else the oldest that the instance holds.
 
         Raises:
             RedisSemaphoreNotAcquiredError: There is none, or it was released before.
@@ -300,7 +303,8 @@ class RedisSemaphore:
         """End the use of this instance; it acquires nothing any more.
 
         Gives nothing back: permits that are held are not renewed any more. They can still be
-        released, and run out otherwise. With the last instance of a client the connections and
+        released, and run out otherwise. Whoever waits through this instance gets a
+        RedisSemaphoreError. With the last instance of a client the connections and
         the watchdog go too.
         """
         home = self._homes.get()
