@@ -101,7 +101,7 @@ def test_permits_do_not_pause_between_two_holders(start: Start) -> None:
 
 def test_a_semaphore_with_many_permits_serves_many_processes(start: Start) -> None:
     workers = crew(start, "wide", 20, (LUA, OPTIMISTIC))
-    holds = contend(workers, "wide", contenders=10, seconds=1.5, hold=0.03)
+    holds = contend(workers, "wide", contenders=10, seconds=1.5, hold=0.1)
     check(holds, 20)
     assert most_at_once(holds) == 20
     assert {hold.slot for hold in holds} == set(range(20))

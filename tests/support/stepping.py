@@ -32,8 +32,22 @@ from redsync.sync import (
 
 from .leftovers import COUNT, cut_off, in_another_thread, left_behind, make, release_all, use_all
 
+OURS = frozenset(str(each) for each in Path(redsync.__file__).parent.rglob("*.py"))
+"""The files of redsync."""
+
 Place = tuple[object, ...]
-"""An event and the stack: code and line of each frame."""
+"""An event, and the way there."""
+
+
+def way_to(frame: FrameType) -> list[int]:
+    """The stack: for each frame whose code it is, and where in that."""
+    way = []
+    each: FrameType | None = frame
+    while each is not None:
+        # By identity: to hash all of the code takes longer than all the rest.
+        way += [id(each.f_code), each.f_lasti]
+        each = each.f_back
+    return way
 
 
 class Stepper:
@@ -46,14 +60,12 @@ class Stepper:
     def __init__(self, known: set[Place]) -> None:
         self.where = ""
         self._known = known
-        package = Path(redsync.__file__).parent
-        self._files = tuple(str(each) for each in package.rglob("*.py"))
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> None:
         code = frame.f_code
-        ours = code.co_filename in self._files or code is threading.Thread.start.__code__
+        ours = code.co_filename in OURS or code is threading.Thread.start.__code__
         if ours and not self.where and event in ("call", "c_return"):
-            place = (event, *((each.f_code, line) for each, line in traceback.walk_stack(frame)))
+            place = (event, *way_to(frame))
             if place not in self._known:
                 self._known.add(place)
                 self.where = event + "\n" + "".join(traceback.format_stack(frame)[-4:])
