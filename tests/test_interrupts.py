@@ -53,6 +53,6 @@ def test_acquire_may_be_interrupted_at_every_place(server: Server, when: str) ->
     run("stepping", server.url, f"acquire-{when}")
 
 
-@pytest.mark.parametrize("when", ["set", "there", "waiting"])
+@pytest.mark.parametrize("when", ["first", "there", "waiting"])
 def test_an_event_may_be_interrupted_at_every_place(server: Server, when: str) -> None:
     run("stepping", server.url, f"event-{when}")

@@ -92,16 +92,20 @@ async def test_a_wait_ends_in_time_with_every_setting(
     holder = make(count=1)
     far_holder = make(clients["a password and a database"], count=1)
     held = {holder: await holder.acquire(0), far_holder: await far_holder.acquire(0)}
-    calls = []
+    patient = []
     instances: dict[str, RedisSemaphore] = {}
     for what, client in clients.items():
+        hasty = []
         for timeout in TIMEOUTS:
             # Half of them have to connect first, half have done so.
             fresh = make(client, count=1)
             used = instances[what] = make(client, count=1)
             assert await used.get_count() == 1
-            calls += [partial(times_out, each, timeout, what) for each in (fresh, used)]
-    await together(*calls)
+            calls = [partial(times_out, each, timeout, what) for each in (fresh, used)]
+            (patient if timeout > 1 else hasty).extend(calls)
+        # Not all at once, or it is each other that they have no time for.
+        await together(*hasty)
+    await together(*patient)
     for each, permit in held.items():
         await settled(each, permit.fence)
         await permit.release()

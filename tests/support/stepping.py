@@ -102,12 +102,16 @@ class Acquire:
 
 
 class Event:
-    """set(), a wait() for a signal that is there, or one for a signal that comes."""
+    """The first set() of an instance; a later wait() for a signal that is there, over a connection
+    that was cut; or one for a signal that comes.
+    """
 
     def __init__(self, client: Redis, number: int, when: str) -> None:
         self._client = client
         self._event = RedisEvent(client, f"step-{number}")
-        self._sets = when == "set"
+        self._sets = when == "first"
+        if not self._sets:
+            self._event.is_set()
         self._helper = later(self._event.set) if when == "waiting" else None
         if when == "there":
             self._event.set()

@@ -121,6 +121,10 @@ class Session:
         if not self._charges:
             for watchdog in watchdogs:
                 await watchdog.worker.join(_CLOSING)
+        with self._mutex:
+            if not self._charges:
+                # The watchdog has closed it, but perhaps while this one was still asking it.
+                self.hub.close()
 
     def wake(self) -> None:
         """A charge may be due earlier than it was, or has moved."""
