@@ -92,10 +92,10 @@ async def test_a_wait_ends_in_time_with_every_setting(
     holder = make(count=1)
     far_holder = make(clients["a password and a database"], count=1)
     held = {holder: await holder.acquire(0), far_holder: await far_holder.acquire(0)}
-    patient = []
+    patient: list[Any] = []
     instances: dict[str, RedisSemaphore] = {}
     for what, client in clients.items():
-        hasty = []
+        hasty: list[Any] = []
         for timeout in TIMEOUTS:
             # Half of them have to connect first, half have done so.
             fresh = make(client, count=1)
