@@ -282,12 +282,12 @@ class Crowd:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_of_thousands_that_give_up_at_random_none_takes_a_permit_with_it(
-    make: Make, client: Redis, strategy: SemaphoreInitStrategy, seed: int
+    make: Make, client: Redis, seed: int
 ) -> None:
     semaphore = make(3)
     await semaphore.get_count()
     crowd = Crowd(semaphore, random.Random(seed))
-    for _ in range(10 if strategy is SemaphoreInitStrategy.LUA else 2):
+    for _ in range(10):
         await asyncio.gather(*[crowd.attempt() for _ in range(250)])
     assert min(crowd.granted, crowd.cancelled, crowd.timed_out) > 20, vars(crowd)
     await all_can_be_had(semaphore, client, 3)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from redsync.aio import RedisEvent, RedisEventTimeoutError
 from redsync.cli.server import Server
 
+from ._async.helpers import left_alone
 from .support.aio import connect, disconnect, eventually
 from .support.cancelling import Cancelled, each_moment, each_way
 
@@ -29,6 +30,9 @@ async def event(client: Redis) -> AsyncIterator[RedisEvent]:
     event = RedisEvent(client, "e")
     yield event
     await event.close()
+    tasks = [task.get_name() for task in asyncio.all_tasks()]
+    assert not [name for name in tasks if name.startswith("redsync")]
+    await left_alone(client)
 
 
 async def drain(event: RedisEvent) -> int:

@@ -174,7 +174,7 @@ def test_closing_leaves_no_thread_and_no_connection(
 def test_thousands_that_give_up_at_random_take_no_permit_with_them(
     make: Make, client: Redis, strategy: SemaphoreInitStrategy
 ) -> None:
-    count, attempts = 3, 100 if strategy is SemaphoreInitStrategy.LUA else 20
+    count, attempts = 3, 100
     # Such a lease that whatever comes back was given back; without scripts, one that was popped
     # and not claimed in time comes back after half of it.
     ttl = 60 if strategy is SemaphoreInitStrategy.LUA else 2
