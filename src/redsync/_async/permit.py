@@ -118,7 +118,9 @@ class Ledger:
                 task = current()
                 permits = self._all()
                 own = [each for each, holder in permits if holder() is task]
-                permit = own[-1] if own else permits[0][0] if permits else None
+                permit = max(own, key=_rank, default=None)
+                if permit is None:
+                    permit = min((each for each, _ in permits), key=_rank, default=None)
             if permit is None:
                 return None
             known = self._permits.pop(permit, None) or self._lent.pop(permit, None)
@@ -135,10 +137,14 @@ class Ledger:
                 self.take(permit)
 
     def _all(self) -> list[tuple[Permit, weakref.ref[object]]]:
-        """Permits and tasks, in the order of the grants; a copy, as other threads may come in."""
+        """Permits and tasks; a copy, as other threads may come in."""
         with self._mutex:
-            permits = [*self._permits.items(), *self._lent.items()]
-        return sorted(permits, key=lambda each: each[0].fence)
+            return [*self._permits.items(), *self._lent.items()]
+
+
+def _rank(permit: Permit) -> int:
+    """Later grants have higher fences."""
+    return permit.fence
 
 
 class Source(Protocol):
