@@ -130,8 +130,8 @@ def test_a_body_that_wants_to_know_is_told(pair: Pair) -> None:
     # A thread cannot be cancelled: it hears of it when its body ends.
     patient = pair.sleeper.kind == "threads"
     body = pair.sleeper.begin("body", name=NAME, seconds=TTL + 2 if patient else 60)
-    eventually(lambda: len(pair.held()) == 1)
-    fence = pair.held()[0]
+    eventually(lambda: pair.sleeper.ask("inside", name=NAME))  # Redis knows of it sooner
+    [fence] = pair.held()
     pair.take_over()
     before = pair.contents()
     told = body.result()

@@ -101,6 +101,10 @@ class Bench:
             facts["error"] = str(error)
         return {"at": monotonic(), **facts}
 
+    async def inside(self, name: str) -> bool:
+        """Whether a body has got its permit."""
+        return name in self._permits
+
     async def contend(self, name: str, contenders: int, seconds: float, hold: float) -> list[Facts]:
         """Acquire and release at several places at once, and tell of each hold."""
         end = monotonic() + seconds
