@@ -28,6 +28,8 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
             "redsync.routing",
             "redsync._arguments",
             "redsync._backoff",
+            "redsync._environment",
+            "redsync._instants",
             "redsync._types",
             "redsync._protocol",
             "redsync._runtime",
@@ -47,7 +49,8 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"redsync._async.station"}),
     frozenset({"redsync._async.membership"}),
     frozenset({"redsync._async.pool", "redsync._async.signals", "redsync._async.schedule"}),
-    frozenset({"redsync._async.permit"}),
+    frozenset({"redsync._async.permit", "redsync._async.adoption"}),
+    frozenset({"redsync._async.runner"}),
     frozenset({"redsync._async.semaphore", "redsync._async.event", "redsync._async.timers"}),
     frozenset({"redsync", "redsync.aio", "redsync.sync"}),
     frozenset({"redsync.cli"}),
@@ -55,7 +58,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
 """From the ground up, modules or whole packages.  A module imports from lower floors, or from its
 own package; on the ground floor and on the floor of the namespaces also from its neighbours."""
 
-NEIGHBOURLY: Final = frozenset({0, 8})
+NEIGHBOURLY: Final = frozenset({0, 9})
 
 RUNTIMES: Final = frozenset(
     {"anyio", "asyncio", "concurrent", "multiprocessing", "queue", "redis", "threading"}

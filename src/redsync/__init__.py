@@ -1,11 +1,15 @@
-"""A crash-safe distributed semaphore and event on Redis or Valkey.
+"""A crash-safe distributed semaphore, event and timers on Redis or Valkey.
 
 `redsync.aio` is for asyncio, `redsync.sync` for threads. The names of `redsync` itself are those of
 `redsync.aio`, as they were in redsync 2.
 """
 
 from .aio import (
+    Backoff,
+    DeadTimer,
+    Handler,
     HeldPermit,
+    MissedRuns,
     Permit,
     RedisEvent,
     RedisEventError,
@@ -17,13 +21,26 @@ from .aio import (
     RedisSemaphoreNotAcquiredError,
     RedisSemaphorePermitLostError,
     RedisSemaphoreTimeoutError,
+    RedisTimersConflictError,
+    RedisTimersError,
+    RedisTimersHandlerNotFoundError,
+    RedisTimersPayloadError,
     RedsyncError,
+    Retry,
+    Router,
     SemaphoreInitStrategy,
     SemaphoreStatus,
+    Timer,
+    TimerRun,
+    Timers,
 )
 
 __all__ = [
+    "Backoff",
+    "DeadTimer",
+    "Handler",
     "HeldPermit",
+    "MissedRuns",
     "Permit",
     "RedisEvent",
     "RedisEventError",
@@ -35,9 +52,18 @@ __all__ = [
     "RedisSemaphoreNotAcquiredError",
     "RedisSemaphorePermitLostError",
     "RedisSemaphoreTimeoutError",
+    "RedisTimersConflictError",
+    "RedisTimersError",
+    "RedisTimersHandlerNotFoundError",
+    "RedisTimersPayloadError",
     "RedsyncError",
+    "Retry",
+    "Router",
     "SemaphoreInitStrategy",
     "SemaphoreStatus",
+    "Timer",
+    "TimerRun",
+    "Timers",
 ]
 
 

@@ -57,6 +57,15 @@ def checked_text(argument: str, text: str, *, empty: bool = False) -> str:
     return text
 
 
+def checked_whole(argument: str, value: int, minimum: int, maximum: int) -> int:
+    """A number of something."""
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise ValueError(
+            f"{argument} must be a whole number from {minimum} to {maximum}, not {value!r}"
+        )
+    return value
+
+
 def refused_client(client: object, module: str, other: str) -> TypeError:
     """The error for what is no client of this world."""
     # Text may be a URL, with a password in it.

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import Enum
 
-__all__ = ["HeldPermit", "SemaphoreInitStrategy", "SemaphoreStatus"]
+__all__ = [
+    "DeadTimer",
+    "HeldPermit",
+    "MissedRuns",
+    "Retry",
+    "SemaphoreInitStrategy",
+    "SemaphoreStatus",
+    "Timer",
+    "TimerRun",
+]
 
 
 class SemaphoreInitStrategy(str, Enum):
@@ -47,6 +58,100 @@ class SemaphoreStatus:
     died, or kept back after Redis lost its data."""
 
 
-for _each in (HeldPermit, SemaphoreInitStrategy, SemaphoreStatus):
+class MissedRuns(str, Enum):
+    """What becomes of the instants of a recurring timer at which nobody could run it."""
+
+    ONCE = "once"
+    """The latest one is made up for, the others are left out."""
+    ALL = "all"
+    """Each one is made up for, in turn."""
+    SKIP = "skip"
+    """None is made up for, unless it was missed by less than half of the period and a minute."""
+
+
+@dataclass(frozen=True)
+class Timer:
+    """A timer to be set; see `Timers.set_timer` for what the fields mean."""
+
+    topic: str
+    timer_id: str
+    payload: object
+    activation_period: timedelta | None = None
+    activate_at: datetime | None = None
+    every: timedelta | None = None
+    missed: MissedRuns = MissedRuns.ONCE
+
+
+@dataclass(frozen=True)
+class TimerRun:
+    """One run of a timer, for the handler that has a third parameter."""
+
+    topic: str
+    timer_id: str
+    attempt: int
+    """1, and one more after each failure, and after each worker that died in the middle."""
+    scheduled_for: datetime
+    """When it was due."""
+    lateness: float
+    """Seconds by which it was claimed later than that, by the server's clock."""
+    fence: int
+    """Rises with every run: of two runs that overlap, the one that counts has the greater one."""
+    _remaining: Callable[[], float] = field(repr=False, compare=False)
+
+    def remaining(self) -> float:
+        """Seconds for which nobody else will surely run it, unless the lease is renewed, which
+        happens in the background; 0 once it is lost.
+        """
+        return self._remaining()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the lease ran out, somebody else runs it, or it was removed: whatever this
+        handler still does may be done twice, and how it ends changes nothing.
+        """
+        return self._remaining() <= 0
+
+
+class Retry(Exception):
+    """Raised by a handler that wants to run again later. It counts as an attempt that failed.
+
+    Args:
+        delay: Seconds from now, or a timedelta; None: what the handler's `backoff` says.
+    """
+
+    def __init__(self, delay: float | timedelta | None = None) -> None:
+        super().__init__(delay)
+        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if seconds is not None and not 0 <= seconds <= 1e9:  # refuses NaN too
+            raise ValueError(f"delay must be None or 0 to 1e9 seconds, not {delay!r}")
+        self.delay = seconds
+        """Seconds, or None."""
+
+
+@dataclass(frozen=True)
+class DeadTimer:
+    """A timer that has failed for good: no attempt was left, or its payload made no sense."""
+
+    topic: str
+    timer_id: str
+    payload: bytes | None
+    """As it was in Redis; None: it was not there any more."""
+    error: str
+    """What the last attempt ended with."""
+    attempts: int
+    scheduled_for: datetime
+    died_at: datetime
+
+
+for _each in (
+    DeadTimer,
+    HeldPermit,
+    MissedRuns,
+    Retry,
+    SemaphoreInitStrategy,
+    SemaphoreStatus,
+    Timer,
+    TimerRun,
+):
     _each.__module__ = "redsync"
 del _each

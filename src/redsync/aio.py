@@ -3,7 +3,18 @@
 from ._async.event import RedisEvent
 from ._async.permit import Permit
 from ._async.semaphore import RedisSemaphore
-from ._types import HeldPermit, SemaphoreInitStrategy, SemaphoreStatus
+from ._async.timers import Timers
+from ._backoff import Backoff
+from ._types import (
+    DeadTimer,
+    HeldPermit,
+    MissedRuns,
+    Retry,
+    SemaphoreInitStrategy,
+    SemaphoreStatus,
+    Timer,
+    TimerRun,
+)
 from .exceptions import (
     RedisEventError,
     RedisEventTimeoutError,
@@ -13,11 +24,20 @@ from .exceptions import (
     RedisSemaphoreNotAcquiredError,
     RedisSemaphorePermitLostError,
     RedisSemaphoreTimeoutError,
+    RedisTimersConflictError,
+    RedisTimersError,
+    RedisTimersHandlerNotFoundError,
+    RedisTimersPayloadError,
     RedsyncError,
 )
+from .routing import Handler, Router
 
 __all__ = [
+    "Backoff",
+    "DeadTimer",
+    "Handler",
     "HeldPermit",
+    "MissedRuns",
     "Permit",
     "RedisEvent",
     "RedisEventError",
@@ -29,7 +49,16 @@ __all__ = [
     "RedisSemaphoreNotAcquiredError",
     "RedisSemaphorePermitLostError",
     "RedisSemaphoreTimeoutError",
+    "RedisTimersConflictError",
+    "RedisTimersError",
+    "RedisTimersHandlerNotFoundError",
+    "RedisTimersPayloadError",
     "RedsyncError",
+    "Retry",
+    "Router",
     "SemaphoreInitStrategy",
     "SemaphoreStatus",
+    "Timer",
+    "TimerRun",
+    "Timers",
 ]

@@ -11,6 +11,10 @@ __all__ = [
     "RedisSemaphoreNotAcquiredError",
     "RedisSemaphorePermitLostError",
     "RedisSemaphoreTimeoutError",
+    "RedisTimersConflictError",
+    "RedisTimersError",
+    "RedisTimersHandlerNotFoundError",
+    "RedisTimersPayloadError",
     "RedsyncError",
 ]
 
@@ -70,6 +74,25 @@ class RedisEventError(RedsyncError):
 
 class RedisEventTimeoutError(RedisEventError, TimeoutError):
     """No signal came in time; none was taken."""
+
+
+class RedisTimersError(RedsyncError):
+    """Something about timers."""
+
+
+class RedisTimersHandlerNotFoundError(RedisTimersError, RuntimeError):
+    """No router has a handler for this topic."""
+
+
+class RedisTimersPayloadError(RedisTimersError, ValueError):
+    """The payload is not what the handler's schema asks for."""
+
+
+class RedisTimersConflictError(RedisTimersError, ValueError):
+    """Another topic has a timer that would have the same name in Redis; nothing was changed.
+
+    With the separator `--`, ("a", "b--c") and ("a--b", "c") are both called `a--b--c`.
+    """
 
 
 # Tracebacks show the name that users import.

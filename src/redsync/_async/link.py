@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from redis import exceptions
 
-from .._backoff import Backoff
+from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, demoted, passes
@@ -19,6 +19,8 @@ PATIENCE: Final = 5.0
 
 ALLOWANCE: Final = 0.75
 """Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
+
+_BACKOFF: Final = Backoff(0.01, maximum=0.5, jitter=0.2)
 
 _ASKING: Final = pack("ASKING")
 
@@ -41,7 +43,7 @@ class Hub:
         self.moved = moved
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
-        self._failures: dict[Address, tuple[Backoff, float]] = {}
+        self._failures: dict[Address, tuple[Pauses, float]] = {}
         """Where connecting failed the last time, and when to try again."""
 
     async def wire(self, node: Node, deadline: float) -> Wire:
@@ -58,12 +60,12 @@ class Hub:
         return wire
 
     async def _connect(self, node: Node, deadline: float) -> Wire:
-        backoff, due = self._failures.get(node.address) or (_backoff(), 0.0)
+        pauses, due = self._failures.get(node.address) or (Pauses(_BACKOFF), 0.0)
         await sleep(max(0.0, min(due, deadline) - monotonic()))
         try:
             wire = await node.open(Wire, deadline - monotonic())
         except Exception:
-            self._failures[node.address] = (backoff, monotonic() + backoff.next())
+            self._failures[node.address] = (pauses, monotonic() + pauses.next())
             raise
         self._failures.pop(node.address, None)
         self._wires[node.address] = wire
@@ -118,7 +120,7 @@ class Link:
 
     async def _run(self, command: Command, deadline: float) -> Reply:
         again = whole = False
-        backoff = _backoff()
+        pauses = Pauses(_BACKOFF)
         told: exceptions.RedisError | None = None
         while True:
             sent = False
@@ -149,7 +151,7 @@ class Link:
             await self._reroute(error, deadline)
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)
-            pause = 0.0 if isinstance(error, exceptions.MovedError) else backoff.next()
+            pause = 0.0 if isinstance(error, exceptions.MovedError) else pauses.next()
             if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
                 raise advised(told or error)
@@ -241,10 +243,6 @@ class Link:
             self._node = self._wire = None
         elif demoted(error):
             self.give_up_stalled(0.0, error)  # Sentinel is asked by every new connection
-
-
-def _backoff() -> Backoff:
-    return Backoff(0.01, 0.5)
 
 
 def deadline_for(timeout: float | None) -> float:

@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeVar
 
 from redis import exceptions
 
-from .._backoff import Backoff
+from .._backoff import Backoff, Pauses
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
@@ -235,7 +235,7 @@ class Optimistic:
 
     async def _tried(self, attempt: Attempt[T], deadline: float) -> T:
         # Spread wide: those who were in each other's way must not meet again.
-        backoff = Backoff(0.002, 0.1, spread=(0.1, 1.0))
+        pauses = Pauses(Backoff(0.001, maximum=0.055, jitter=0.8))
         told: Exception | None = None
         while True:
             try:
@@ -251,7 +251,7 @@ class Optimistic:
                 error = failure
                 if type(failure) not in (exceptions.ConnectionError, exceptions.TimeoutError):
                     told = failure
-            pause = backoff.next()
+            pause = pauses.next()
             if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
                 raise advised(told or error)

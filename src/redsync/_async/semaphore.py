@@ -17,7 +17,7 @@ from .._arguments import (
     checked_timeout,
     checked_ttl,
 )
-from .._backoff import Backoff
+from .._backoff import Backoff, Pauses
 from .._protocol.keys import SemaphoreKeys
 from .._protocol.owner import default_identifier, new_owner
 from .._protocol.semaphore import Facts, Terms
@@ -375,7 +375,7 @@ class RedisSemaphore:
 
     async def _create(self, pool: Pool, timeout: float | None, deadline: float) -> Facts:
         end = None if timeout is None else monotonic() + timeout
-        looks = Backoff(0.05, 1.0)
+        looks = Pauses(Backoff(0.05, maximum=1.0, jitter=0.2))
         while True:
             facts = await pool.create(self._terms, self._count, deadline)
             if facts is not None:

@@ -49,7 +49,7 @@ class Station(Generic[P]):
         self._unblocking = False
         self._pid = os.getpid()
         own = wake + new_owner().encode()
-        self._queue: Queue[P] = Queue(self, link, keys[0], own, f"redsync-waiting-{name}")
+        self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")
 
     @property
     def place(self) -> Address:
@@ -127,6 +127,10 @@ class Station(Generic[P]):
     def reconnected(self) -> None:
         """Leases may have run out, elements may be gone."""
         self._hurry()
+
+    def lists(self) -> tuple[bytes, ...]:
+        """What to wait for: the first key."""
+        return self._keys[:1]
 
     def slice(self) -> float:
         """For how long to block at most."""

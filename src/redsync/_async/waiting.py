@@ -10,7 +10,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from redis import exceptions
 
-from .._backoff import Backoff
+from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, passes
@@ -67,6 +67,9 @@ class Host(Protocol):
 
     mutex: Mutex
 
+    def lists(self) -> tuple[bytes, ...]:
+        """The keys to wait for, the most urgent first. Called with the mutex held."""
+
     def slice(self) -> float:
         """For how long to block at most, in seconds."""
 
@@ -116,10 +119,9 @@ class Queue(Generic[P]):
     the server has popped gets lost between a reply and a waiter that has just left.
     """
 
-    def __init__(self, host: Host, link: Link, key: bytes, wake: bytes, name: str) -> None:
+    def __init__(self, host: Host, link: Link, wake: bytes, name: str) -> None:
         self._host = host
         self._link = link
-        self._key = key
         self._wake = wake
         self._name = name
         self._waiting: OrderedDict[str, P] = OrderedDict()
@@ -199,7 +201,7 @@ class Queue(Generic[P]):
             shift.serving = False
 
     async def _work(self, shift: _Shift) -> None:
-        backoff = Backoff(0.02, 1.0)
+        pauses = Pauses(Backoff(0.02, maximum=1.0, jitter=0.2))
         while await self._is_wanted(shift):
             try:
                 await self._wait_once(shift)
@@ -209,7 +211,7 @@ class Queue(Generic[P]):
                     return
                 if passes(error) or isinstance(error, exceptions.MovedError):
                     self.trouble = error
-                    await self._pause(backoff.next())
+                    await self._pause(pauses.next())
                     with suppress(exceptions.RedisError, OSError):
                         await self._link.look_again(error)
                 else:
@@ -223,7 +225,7 @@ class Queue(Generic[P]):
                 shift.drop_line(error)
                 raise
             else:
-                backoff.reset()
+                pauses.reset()
             if not going_on():
                 self._fail_all(RedsyncError("the program is ending"))
 
@@ -263,14 +265,15 @@ class Queue(Generic[P]):
             claim = self._host.claim()
             waiting = len(self._waiting)
             slice_ = max(_SHORTEST_SLICE, self._host.slice())
+            lists = self._host.lists()
             shift.blocked = waiting > 0
         packed = [claim.command.packed()] if claim else []
         if waiting:
-            packed.append(pack("BLPOP", self._key, self._wake, f"{slice_:.3f}"))
+            packed.append(pack("BLPOP", *lists, self._wake, f"{slice_:.3f}"))
         more = waiting - 1 if self._flowing else 0
         if more > 0:
             # One token for each round trip would be no faster than a connection for each waiter.
-            packed.append(pack("LPOP", self._key, more))
+            packed.append(pack("LPOP", lists[0], more))
         sent = monotonic()
         found = False
         try:
@@ -280,9 +283,9 @@ class Queue(Generic[P]):
                 claim.answered(reply)
                 claim = None
             if waiting:
-                found = self._hand_out(await line.receive(slice_ + _OVERTIME), sent)
+                found = self._hand_out(await line.receive(slice_ + _OVERTIME), True, sent)
             if more > 0:
-                found |= self._hand_out(await line.receive(_OVERTIME), sent)
+                found |= self._hand_out(await line.receive(_OVERTIME), False, sent)
         finally:
             shift.blocked = False
             if claim is not None:
@@ -292,13 +295,13 @@ class Queue(Generic[P]):
         if waiting and not found and await self._link.master_moved(line):
             shift.drop_line("there is a new master")
 
-    def _hand_out(self, reply: Reply, sent: float) -> bool:
-        """Deliver what BLPOP (a key and an element) or LPOP (elements) has popped, if anything."""
+    def _hand_out(self, reply: Reply, keyed: bool, sent: float) -> bool:
+        """Deliver what was popped, if anything: by BLPOP, which tells the key too, or by LPOP."""
         if isinstance(reply, exceptions.RedisError):
             raise reply
-        if not isinstance(reply, list) or reply[0] == self._wake:
+        if not isinstance(reply, list) or (keyed and reply[0] == self._wake):
             return False
-        elements = reply[1:] if reply[0] == self._key else reply
+        elements = reply[1:] if keyed else reply
         with self._host.mutex:
             self._host.deliver([each for each in elements if isinstance(each, bytes)], sent)
         return True

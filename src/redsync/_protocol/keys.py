@@ -44,6 +44,58 @@ class EventKeys:
         return cls(stem + b":signals", stem + b":open", stem + b":sets", stem + b":wake:")
 
 
+@dataclass(frozen=True)
+class TimerKeys:
+    """The keys of one timeline, and the stems of those of a topic, a worker and a request."""
+
+    timeline: bytes
+    payloads: bytes
+    state: bytes
+    meta: bytes
+    dead: bytes
+    topics: bytes
+    due: bytes
+    wake: bytes
+    claimed: bytes
+    request: bytes
+    unblock: bytes
+
+    @classmethod
+    def of(cls, timeline: str, payloads: str | None, *, clustered: bool) -> TimerKeys:
+        """The keys of the timeline with this name.
+
+        Args:
+            timeline: The name of its key.
+            payloads: The name of the key of the payloads; None: the usual one.
+            clustered: Whether all have to be on one node.
+
+        Raises:
+            ValueError: On a cluster, they would not be.
+        """
+        stem = timeline if _tag(timeline.encode()) else f"{{{timeline}}}"
+        if payloads is None:
+            payloads = f"{stem}:payloads" if clustered else "timers_payloads"
+        names = ("state", "meta", "dead", "topics", "due:", "wake:", "claimed:", "request:")
+        keys = cls(
+            timeline.encode(),
+            payloads.encode(),
+            *(f"{stem}:{each}".encode() for each in (*names, "unblock:")),
+        )
+        if clustered:
+            keys._check_slots()
+        return keys
+
+    def _check_slots(self) -> None:
+        slot = slot_of(self.timeline)
+        for argument, key in (("payloads_key", self.payloads), ("timeline_key", self.state)):
+            if slot_of(key) != slot:
+                raise ValueError(
+                    f"on a cluster all keys of the timers have to be in one slot, but timeline_key "
+                    f"{self.timeline.decode()!r} is in slot {slot} and {key.decode()!r} in slot "
+                    f"{slot_of(key)}: choose another {argument}, with the same {{tag}} in both"
+                )
+
+
 def _stem(prefix: str, name: str) -> bytes:
     """`prefix:{name}`, or `prefix:name` where the name brings a hash tag of its own.
 

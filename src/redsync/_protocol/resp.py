@@ -63,32 +63,42 @@ class Parser:
     """Replies out of a stream of bytes, however it is cut."""
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._pieces: list[bytes] = []
+        self._lacking = 0
+        """How many bytes have to come before it is worth looking again."""
 
     def feed(self, data: bytes) -> list[Reply]:
         """The replies that `data` completes."""
-        if self._buffer:
-            data = self._buffer + data
+        if self._pieces:
+            self._pieces.append(data)
+            self._lacking -= len(data)
+            if self._lacking > 0:  # a string of some megabytes is not joined for each packet
+                return []
+            data = b"".join(self._pieces)
         replies: list[Reply] = []
         position = 0
         try:
             while position < len(data):
                 reply, position = _parse(data, position)
                 replies.append(reply)
-        except _Incomplete:
-            pass
-        self._buffer = data[position:]
+        except _Incomplete as incomplete:
+            self._lacking = incomplete.lacking
+        self._pieces = [data[position:]] if position < len(data) else []
         return replies
 
 
 class _Incomplete(Exception):
-    """The reply goes on in bytes that have not come yet."""
+    """The reply goes on in bytes that have not come yet, at least so many."""
+
+    def __init__(self, lacking: int) -> None:
+        super().__init__()
+        self.lacking = lacking
 
 
 def _parse(data: bytes, position: int) -> tuple[Reply, int]:
     end = data.find(b"\r\n", position)
     if end < 0:
-        raise _Incomplete
+        raise _Incomplete(1)
     kind, line, after = data[position], data[position + 1 : end], end + 2
     if kind == 36:  # $: a string of known length
         length = int(line)
@@ -96,7 +106,7 @@ def _parse(data: bytes, position: int) -> tuple[Reply, int]:
             return None, after
         stop = after + length
         if len(data) < stop + 2:
-            raise _Incomplete
+            raise _Incomplete(stop + 2 - len(data))
         return data[after:stop], stop + 2
     if kind == 58:  # :
         return int(line), after

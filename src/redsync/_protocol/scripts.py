@@ -10,15 +10,15 @@ from .resp import Argument, pack_arguments
 
 
 class Script:
-    """A script bound to the keys of one object."""
+    """A script bound to the keys of one object, or, without keys here, to those of each call."""
 
     def __init__(self, name: str, *keys: bytes) -> None:
         self.name = name
         text = _SCRIPTS[name]
-        tail = pack_arguments((len(keys), *keys))
+        tail = pack_arguments((len(keys), *keys)) if keys else b""
         self._by_digest = pack_arguments(("EVALSHA", hashlib.sha1(text).hexdigest())) + tail
         self._by_text = pack_arguments(("EVAL", text)) + tail
-        self._fixed = 3 + len(keys)
+        self._fixed = 3 + len(keys) if keys else 2
 
     def request(self, *arguments: Argument, again: tuple[Argument, ...] | None = None) -> Request:
         """The call with these arguments, and those for when it may have been executed before."""
@@ -26,6 +26,16 @@ class Script:
         return Request(
             self, len(arguments), first, first if again is None else pack_arguments(again)
         )
+
+    def request_on(
+        self,
+        keys: tuple[bytes, ...],
+        *arguments: Argument,
+        again: tuple[Argument, ...] | None = None,
+    ) -> Request:
+        """The same, with the keys of this call."""
+        repeated = None if again is None else (len(keys), *keys, *again)
+        return self.request(len(keys), *keys, *arguments, again=repeated)
 
     def head(self, count: int, *, whole: bool) -> bytes:
         """What comes before `count` arguments: the script itself, or the name that the server
@@ -80,7 +90,7 @@ def _read(name: str) -> bytes:
 
 def _load(name: str) -> bytes:
     text = _read(name)
-    for shared in ("semaphore/common", "event/common"):
+    for shared in ("semaphore/common", "event/common", "timers/common"):
         text = text.replace(b"-- include %b.lua\n" % shared.encode(), _read(shared))
     return text
 
@@ -90,6 +100,7 @@ _SCRIPTS: Final = {
     for folder, names in {
         "semaphore": ("acquire", "create", "release", "resize", "status", "tend"),
         "event": ("clear", "confirm", "set", "take", "tend"),
+        "timers": ("adopt", "arm", "cancel", "discard", "renew", "revive", "scan", "turn"),
     }.items()
     for name in names
 }

@@ -50,6 +50,14 @@ class PerHome(Generic[T]):
                 self._values, self._pid = kept, _pid
         return self._values[loop]
 
+    def peek(self) -> T | None:
+        """The value of the running loop, if there is one already."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return None
+        return self._values.get(loop) if self._pid == _pid else None
+
 
 _pid = os.getpid()
 _making = threading.RLock()

@@ -16,3 +16,7 @@ from .connections import Network as Network
 from .connections import Node as Node
 from .connections import Wire as Wire
 from .connections import checked_client as checked_client
+from .crew import DEFAULT_SIZE as DEFAULT_SIZE
+from .crew import Crew as Crew
+from .crew import checked_handler as checked_handler
+from .crew import is_cancellable as is_cancellable

@@ -38,6 +38,11 @@ class PerHome(Generic[T]):
                     found = self._value = (_pid, self._make())
         return found[1]
 
+    def peek(self) -> T | None:
+        """The value of this process, if there is one already."""
+        found = self._value
+        return None if found is None or found[0] != _pid else found[1]
+
 
 _pid = os.getpid()
 _making = threading.RLock()

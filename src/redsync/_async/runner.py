@@ -1,0 +1,334 @@
+"""A worker: it takes timers that are due, has their handlers run, and reports what became of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+from redis import exceptions
+
+from .._backoff import Backoff, Pauses
+from .._instants import datetime_of
+from .._protocol.timers import SLICE, Claimed, Outcome, Terms, Turn, readable
+from .._protocol.trouble import passes
+from .._runtime.aio import Crew, Flag, Worker, is_cancellable
+from .._types import Retry, TimerRun
+from ..exceptions import RedisTimersPayloadError
+from ..routing import Handler, Policy
+from .adoption import Adoption
+from .schedule import Lease, Schedule
+
+_log = logging.getLogger("redsync")
+
+_ERROR_LENGTH: Final = 2000
+_WINDING_UP: Final = 1.0
+"""Seconds for what was cancelled to end."""
+
+_TROUBLE: Final = Backoff(0.05, maximum=2.0, jitter=0.2)
+
+
+@dataclass(frozen=True)
+class Duty:
+    """A handler, and what holds for its runs."""
+
+    handler: Handler
+    policy: Policy
+
+    @property
+    def terms(self) -> Terms:
+        """What the server has to know."""
+        lease = int(self.policy.lease * 1e6)
+        return Terms(self.handler.topic, lease, self.policy.max_attempts)
+
+
+class Runner:
+    """From its start until it is stopped, and everything that it took has ended.
+
+    Args:
+        schedule: Its way to Redis.
+        duties: By topic; others may be added while it runs.
+        context: For handlers.
+        size: How many handlers run at once.
+        separator: Between topic and id.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        duties: Mapping[str, Duty],
+        context: object,
+        size: int,
+        separator: str,
+    ) -> None:
+        self._schedule = schedule
+        self._duties = duties
+        self._context = context
+        self._size = size
+        self._separator = separator
+        self._crew = Crew(size, "redsync-timer")
+        self._adoption = Adoption(schedule, separator)
+        self._news = Flag()
+        self._running: set[Lease] = set()
+        self._stopping = False
+        self._cancelling = False
+        self._ended = Flag()
+        self._pauses = Pauses(_TROUBLE)
+        self._answered = False
+        self._watch_again = 0.0
+
+    # From start to end
+
+    async def run(self) -> None:
+        """Work until `stop`.
+
+        Raises:
+            redis.exceptions.RedisError: The first turn was refused. Later trouble is logged, and
+                lived with until it is over.
+        """
+        self._schedule.news = self._news
+        try:
+            while not self._stopping:
+                await self._round()
+            await self._finish()
+        except BaseException:
+            # Cancelled, interrupted, or refused: what runs is to be run by others, and soon.
+            self._stopping = True
+            if self._answered:
+                await self._cut_off()
+            raise
+        finally:
+            self._schedule.unwatch()
+            self._crew.dismiss()
+            self._ended.set()
+
+    async def drain(self) -> int:
+        """Run what is due by now, and wait for the end of it; returns how many runs there were."""
+        count, start = 0, None
+        try:
+            while True:
+                turn, asked = await self._turn(self._size, leaving=True)
+                self._begin_all(turn, asked)
+                count += len(turn.claimed)
+                await self._all_ended()
+                start = turn.now if start is None else start
+                # What its handler arms anew, due at once, must not keep this going for ever.
+                if not any(each.due <= start for each in turn.claimed):
+                    break
+            await self._finish()
+        except BaseException:
+            await self._cut_off()
+            raise
+        finally:
+            self._crew.dismiss()
+        return count
+
+    async def stop(self, timeout: float | None) -> None:
+        """Take nothing new, and wait for the end of what runs; after the timeout, cut it off."""
+        self._stopping = True
+        self._news.set()
+        if not await self._ended.wait(timeout):
+            self._cancel()
+            if not await self._ended.wait(_WINDING_UP):
+                self._abandon()
+                await self._ended.wait(_WINDING_UP)
+
+    # Turns
+
+    async def _round(self) -> None:
+        """One turn, and the wait for something to do."""
+        self._news.clear()
+        room = self._size - len(self._running)
+        try:
+            turn, asked = await self._turn(room, leaving=room <= 0)
+        except (exceptions.RedisError, OSError) as error:
+            if not self._answered and not passes(error):
+                raise
+            await self._trouble(error)
+            return
+        self._answered = True
+        self._pauses.reset()
+        alarm = monotonic() + min(SLICE if turn.wait is None else turn.wait, SLICE) / 1e6
+        self._begin_all(turn, asked)
+        self._adoption.look(turn.unindexed, self._duties)
+        if len(self._running) < self._size:
+            self._watch()
+        await self._news.wait(alarm - monotonic())
+
+    async def _turn(self, room: int, *, leaving: bool) -> tuple[Turn, float]:
+        terms = [each.terms for each in list(self._duties.values())]
+        return await self._schedule.turn(room, "go" if leaving else "stay", terms)
+
+    async def _trouble(self, error: Exception) -> None:
+        pause = self._pauses.next()
+        _log.warning("redsync: no timers are taken at the moment, trying again: %s", error)
+        await self._news.wait(pause)
+
+    def _watch(self) -> None:
+        refused, self._schedule.refused = self._schedule.refused, None
+        if refused is not None:
+            _log.warning("redsync: timers may be late, as the server does not wake us: %s", refused)
+            self._watch_again = monotonic() + SLICE / 1e6
+        if monotonic() >= self._watch_again:
+            self._schedule.watch()
+
+    async def _finish(self) -> None:
+        """Wait for what runs, report it, and have somebody else come next."""
+        while True:
+            self._news.clear()
+            try:
+                turn, _ = await self._turn(0, leaving=True)
+            except (exceptions.RedisError, OSError) as error:
+                if not self._running:
+                    _log.warning("redsync: what timers came to cannot be reported: %s", error)
+                    return
+            else:
+                self._give_back(turn.claimed)
+            if self._running:
+                await self._news.wait(SLICE / 1e6)
+            elif not self._schedule.unreported:
+                return
+
+    async def _cut_off(self) -> None:
+        self._cancel()
+        await Worker(self._wind_up, "redsync-timers-end").join(_WINDING_UP)
+
+    async def _wind_up(self) -> None:
+        """After a cancellation: report what can be reported, without waiting long."""
+        end = monotonic() + _WINDING_UP / 2
+        while self._running and monotonic() < end:
+            self._news.clear()
+            if self._running:
+                await self._news.wait(end - monotonic())
+        self._abandon()
+        await self._finish()
+
+    async def _all_ended(self) -> None:
+        while True:
+            self._news.clear()
+            if not self._running:
+                return
+            await self._news.wait()
+
+    # Runs
+
+    def _begin_all(self, turn: Turn, asked: float) -> None:
+        for claimed in turn.claimed:
+            duty = self._duties[claimed.topic]
+            lease = self._schedule.hold(claimed, duty.policy.lease, asked)
+            lateness = max(0, turn.now - claimed.due) / 1e6
+            self._running.add(lease)
+            self._crew.start(partial(self._job, duty, lease, lateness))
+
+    def _give_back(self, claimed: list[Claimed]) -> None:
+        for each in claimed:
+            lease = self._schedule.hold(each, 1.0, monotonic())
+            self._schedule.finish(lease, _back(each))
+
+    async def _job(self, duty: Duty, lease: Lease, lateness: float) -> None:
+        lease.started = True
+        outcome = None
+        try:
+            outcome = await self._outcome(duty, lease, lateness)
+        finally:
+            self._end(lease, outcome)
+
+    async def _outcome(self, duty: Duty, lease: Lease, lateness: float) -> Outcome | None:
+        claimed, handler, policy = lease.claimed, duty.handler, duty.policy
+        if claimed.payload is None:
+            return _outcome(claimed, "dead", error="the payload is missing")
+        if not lease.remaining():
+            return _back(claimed)  # the answer came too late; most likely somebody else has it
+        try:
+            payload = handler.load(claimed.payload)
+        except RedisTimersPayloadError as error:
+            _log.error("redsync: %s: %s", self._described(claimed), error)
+            return _outcome(claimed, "dead", error=_text(error))
+        arguments = (payload, self._context)[: handler.parameters]
+        if handler.parameters == 3:
+            arguments += (self._seen(lease, lateness),)
+        began = monotonic()
+        stoppable = is_cancellable(handler.handler)
+        if policy.timeout is not None and not stoppable:
+            lease.expires = began + policy.timeout
+        try:
+            await self._crew.call(handler.handler, arguments, policy.timeout)
+        except Retry as wish:
+            return self._failed(duty, claimed, wish, wish.delay)
+        except KeyboardInterrupt:
+            raise  # it is for the program, not for the handler
+        except BaseException as error:
+            # A handler may cancel itself, or call sys.exit(): that is its own affair.
+            if self._cancelling and not isinstance(error, Exception):
+                return _back(claimed)
+            return self._failed(duty, claimed, error)
+        if lease.expires is not None and monotonic() > lease.expires:
+            late = TimeoutError(f"it took {monotonic() - began:.3f} s, and may {policy.timeout:g}")
+            return self._failed(duty, claimed, late)
+        return _outcome(claimed, "completed")
+
+    def _failed(
+        self, duty: Duty, claimed: Claimed, error: BaseException, delay: float | None = None
+    ) -> Outcome:
+        most = duty.policy.max_attempts
+        what = f"{self._described(claimed)}: attempt {claimed.attempt} of {most} failed"
+        if claimed.attempt >= most:
+            _log.error("redsync: %s; it counts as dead", what, exc_info=error)
+            return _outcome(claimed, "dead", error=_text(error))
+        if delay is None:
+            delay = duty.policy.backoff.pause(claimed.attempt)
+        if isinstance(error, Retry):
+            _log.info("redsync: %s as it wished; again in %.3f s", what, delay)
+        else:
+            _log.warning("redsync: %s; again in %.3f s", what, delay, exc_info=error)
+        return _outcome(claimed, "again", after=int(delay * 1e6))
+
+    def _end(self, lease: Lease, outcome: Outcome | None) -> None:
+        self._running.discard(lease)
+        self._schedule.finish(lease, outcome)
+        self._news.set()
+
+    def _cancel(self) -> None:
+        self._cancelling = True
+        self._crew.cancel()
+
+    def _abandon(self) -> None:
+        """Leave those that cannot be ended to themselves: their leases run out."""
+        for lease in list(self._running):
+            self._end(lease, None if lease.started else _back(lease.claimed))
+
+    def _seen(self, lease: Lease, lateness: float) -> TimerRun:
+        claimed = lease.claimed
+        return TimerRun(
+            topic=claimed.topic,
+            timer_id=self._timer_id(claimed),
+            attempt=claimed.attempt,
+            scheduled_for=datetime_of(claimed.due),
+            lateness=lateness,
+            fence=claimed.fence,
+            _remaining=lease.remaining,
+        )
+
+    def _timer_id(self, claimed: Claimed) -> str:
+        skipped = len((claimed.topic + self._separator).encode())
+        return readable(claimed.member[skipped:])
+
+    def _described(self, claimed: Claimed) -> str:
+        return f"timer {self._timer_id(claimed)!r} of topic {claimed.topic!r}"
+
+
+def _outcome(claimed: Claimed, what: Any, *, after: int = 0, error: str = "") -> Outcome:
+    return Outcome(claimed.topic, claimed.member, claimed.fence, what, after, error)
+
+
+def _back(claimed: Claimed) -> Outcome:
+    return _outcome(claimed, "back")
+
+
+def _text(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    # What a str may hold and UTF-8 may not.
+    return text[:_ERROR_LENGTH].encode("utf-8", "backslashreplace").decode()

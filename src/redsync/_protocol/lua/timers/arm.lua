@@ -1,0 +1,76 @@
+-- Arm timers.  One that is armed already is replaced; while it runs, the new arming waits.
+--
+-- KEYS  see common.lua
+-- ARGV  for each timer, each member once: ordinal and length (4 digits) of its topic, "+" and time
+--       from now or "=" and an instant, "every policy" or "", member, payload
+-- Reply {1, now}, or {0, member} if that timer is one of another topic: then nothing was done
+-- include timers/common.lua
+
+-- The first write is refused if there is no memory left, before anything has changed.
+if not call('SET', memo, digits(now), 'NX', 'PX', MEMORY) then
+  return { 1, call('GET', memo) }
+end
+
+local count = #ARGV / 6
+local members = {}
+for i = 1, count do
+  members[i] = ARGV[6 * i - 1]
+end
+local records = call('HMGET', state, unpack(members))
+for i = 1, count do
+  if records[i] and parse(records[i]).length ~= ARGV[6 * i - 4] then
+    call('DEL', memo)
+    return { 0, members[i] }
+  end
+end
+
+local number = mint(count)
+local scores, bodies, states, entries, earliest, before = {}, {}, {}, {}, {}, {}
+for i = 1, count do
+  local ordinal, length, when, every = unpack(ARGV, 6 * i - 5, 6 * i - 2)
+  ordinal = tonumber(ordinal)
+  local instant = tonumber(string.sub(when, 2))
+  if string.sub(when, 1, 1) == '+' then
+    instant = now + instant
+  end
+  if not entries[ordinal] then
+    entries[ordinal], earliest[ordinal] = {}, math.huge
+    before[ordinal] = head(ordinal) or false
+  end
+  local at, fence, member = instant, NONE, members[i]
+  if records[i] then
+    local old = parse(records[i])
+    local entry = old.seq .. member
+    if old.fence ~= NONE then
+      fence = old.fence
+      local lease = call('ZSCORE', due(ordinal), entry)
+      at = lease and math.max(at, micros(lease)) or at
+    end
+    call('ZREM', due(ordinal), entry)
+  end
+  local seq = digits(number + i - 1)
+  scores[2 * i - 1], scores[2 * i] = seconds(instant), member
+  bodies[2 * i - 1], bodies[2 * i] = member, ARGV[6 * i]
+  states[2 * i - 1] = member
+  states[2 * i] = written({
+    seq = seq,
+    fence = fence,
+    due = instant,
+    rearmed = fence ~= NONE,
+    attempts = 0,
+    length = length,
+    every = every,
+  })
+  local list = entries[ordinal]
+  list[#list + 1] = seconds(at)
+  list[#list + 1] = seq .. member
+  earliest[ordinal] = math.min(earliest[ordinal], at)
+end
+call('ZADD', timeline, unpack(scores))
+call('HSET', payloads, unpack(bodies))
+call('HSET', state, unpack(states))
+for ordinal, list in pairs(entries) do
+  call('ZADD', due(ordinal), unpack(list))
+  nudge(ordinal, before[ordinal], earliest[ordinal])
+end
+return { 1, digits(now) }

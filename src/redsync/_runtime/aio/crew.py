@@ -1,0 +1,72 @@
+"""Those who run handlers beside each other: tasks, and threads for plain functions."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+
+from .concurrency import _awaited
+
+DEFAULT_SIZE: Final = 100
+"""How many handlers run at once, if nobody says otherwise."""
+
+
+class Crew:
+    """Runs jobs, which never raise, each in a task of its own.
+
+    Args:
+        size: How many there are at most; whoever starts them counts.
+        name: Of the tasks.
+    """
+
+    def __init__(self, size: int, name: str) -> None:
+        self._size = size
+        self._name = name
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._limiter: anyio.CapacityLimiter | None = None
+
+    def start(self, job: Callable[[], Awaitable[None]]) -> None:
+        """Have a job done."""
+        task = asyncio.get_running_loop().create_task(_awaited(job), name=self._name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def call(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
+    ) -> None:
+        """Call a handler; a coroutine is cancelled when the time is up.
+
+        Raises:
+            TimeoutError: So it was.
+        """
+        if not is_cancellable(function):
+            if self._limiter is None:
+                self._limiter = anyio.CapacityLimiter(self._size)
+            await to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            return
+        with anyio.fail_after(timeout):
+            await function(*arguments)
+
+    def cancel(self) -> None:
+        """Cancel what can be cancelled."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    def dismiss(self) -> None:
+        """There will be no more jobs."""
+
+
+def is_cancellable(function: Callable[..., Any]) -> bool:
+    """Whether a handler ends early when it is told to: it is a coroutine function."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - it is about what it is, not if
+    )
+
+
+def checked_handler(function: Callable[..., Any]) -> None:
+    """Refuse what cannot be called here; both kinds of function can."""
