@@ -8,7 +8,13 @@ from contextlib import suppress
 
 import pytest
 
-from redsync.aio import RedisSemaphore, RedisSemaphoreNotAcquiredError, SemaphoreInitStrategy
+from redsync.aio import (
+    RedisSemaphore,
+    RedisSemaphoreNotAcquiredError,
+    Router,
+    SemaphoreInitStrategy,
+    Timers,
+)
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect
@@ -58,4 +64,26 @@ async def make(
         with suppress(RedisSemaphoreNotAcquiredError):
             while True:
                 await each.release()
+        await each.close()
+
+
+@pytest.fixture
+async def make_timers(client: Redis, name: str) -> AsyncIterator[Callable[..., Timers]]:
+    """Construct timers with the handlers of some routers: ``make_timers(router, lease=1)``.
+
+    They share a timeline of the test's own, and are closed after it.
+    """
+    made: list[Timers] = []
+
+    def construct(*routers: Router, connected: Redis = client, **options: object) -> Timers:
+        options.setdefault("timeline_key", name)
+        options.setdefault("payloads_key", f"{name}-payloads")
+        made.append(
+            Timers(redis_client=connected, routers=routers, **options)  # type: ignore[arg-type]
+        )
+        return made[-1]
+
+    yield construct
+    for each in made:
+        await each.stop(0)
         await each.close()

@@ -10,7 +10,7 @@ from typing import Final
 
 from redis import exceptions
 
-from .._protocol.timers import MOST, parse_scanned, texts
+from .._protocol.timers import parse_scanned, texts
 from .._runtime.aio import Worker
 from .schedule import Schedule
 
@@ -25,7 +25,8 @@ _WHOLE: Final = 900.0
 
 class Adoption:
     """A worker's passes over the timeline: at its start, and when there are timers without a record
-    other than those that it left alone, as they are not of its topics.
+    other than those that it left alone, as they are not of its topics.  What has lost its entry in
+    an index is found at a start.
 
     Args:
         schedule: The way to Redis.
@@ -72,16 +73,16 @@ class Adoption:
         """Go through the timeline; returns how many were left to others."""
         ask, scripts = self._schedule.ask, self._schedule.scripts
         everybodys = sorted(texts(await ask(scripts.topics())), key=len, reverse=True)
-        rank = left = 0
+        cursor, left = b"0", 0
         while True:
-            looked, unknown, moved = parse_scanned(await ask(scripts.scan(rank)))
-            found = [(self._topic_of(each, everybodys), each) for each in unknown + moved]
-            ours = [(topic, member) for topic, member in found if topic in topics]
+            page = await ask(scripts.scan(cursor, topics))
+            cursor, unknown, wrong = parse_scanned(page)
+            found = [(self._topic_of(each, everybodys), each) for each in unknown + wrong]
             left += sum(topic not in topics for topic, _ in found[: len(unknown)])
+            ours = [(topic, member) for topic, member in found if topic in topics]
             if ours:
                 await ask(scripts.adopt(ours))
-            rank += looked
-            if looked < MOST:
+            if cursor == b"0":
                 return left
 
     def _topic_of(self, member: bytes, topics: list[bytes]) -> str:

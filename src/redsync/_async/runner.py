@@ -106,25 +106,26 @@ class Runner:
             self._ended.set()
 
     async def drain(self) -> int:
-        """Run what is due by now, and wait for the end of it; returns how many runs there were."""
-        count, start = 0, None
+        """Run each timer that is due, once, and wait for the end; returns how many there were."""
+        seen: set[bytes] = set()
         try:
             while True:
                 turn, asked = await self._turn(self._size, leaving=True)
-                self._begin_all(turn, asked)
-                count += len(turn.claimed)
-                await self._all_ended()
-                start = turn.now if start is None else start
-                # What its handler arms anew, due at once, must not keep this going for ever.
-                if not any(each.due <= start for each in turn.claimed):
+                # What is due at once again, as it failed or was armed anew, would go on for ever.
+                fresh = [each for each in turn.claimed if each.member not in seen]
+                self._give_back([each for each in turn.claimed if each.member in seen])
+                if not fresh:
                     break
+                seen.update(each.member for each in fresh)
+                self._begin_all(fresh, turn.now, asked)
+                await self._all_ended()
             await self._finish()
         except BaseException:
             await self._cut_off()
             raise
         finally:
             self._crew.dismiss()
-        return count
+        return len(seen)
 
     async def stop(self, timeout: float | None) -> None:
         """Take nothing new, and wait for the end of what runs; after the timeout, cut it off."""
@@ -152,7 +153,7 @@ class Runner:
         self._answered = True
         self._pauses.reset()
         alarm = monotonic() + min(SLICE if turn.wait is None else turn.wait, SLICE) / 1e6
-        self._begin_all(turn, asked)
+        self._begin_all(turn.claimed, turn.now, asked)
         self._adoption.look(turn.unindexed, self._duties)
         if len(self._running) < self._size:
             self._watch()
@@ -215,11 +216,11 @@ class Runner:
 
     # Runs
 
-    def _begin_all(self, turn: Turn, asked: float) -> None:
-        for claimed in turn.claimed:
+    def _begin_all(self, timers: list[Claimed], now: int, asked: float) -> None:
+        for claimed in timers:
             duty = self._duties[claimed.topic]
             lease = self._schedule.hold(claimed, duty.policy.lease, asked)
-            lateness = max(0, turn.now - claimed.due) / 1e6
+            lateness = max(0, now - claimed.due) / 1e6
             self._running.add(lease)
             self._crew.start(partial(self._job, duty, lease, lateness))
 

@@ -56,7 +56,7 @@ class Lease:
         self.renewal = asked + self.length / 3
 
     def lose(self) -> None:
-        """Somebody else has it, or the timer was removed."""
+        """Somebody else has it, or the timer was removed, or the run has ended."""
         self._lost = True
 
     def remaining(self) -> float:
@@ -189,6 +189,7 @@ class Schedule(Station[Waiter[None]]):
 
     def finish(self, lease: Lease, outcome: Outcome | None) -> None:
         """A run has ended, or is given up; the next turn tells Redis the outcome, if any."""
+        lease.lose()
         with self.mutex:
             held = self._leases.pop(lease.claimed.fence, None)
             if held is not None and outcome is not None:

@@ -228,11 +228,11 @@ class Timers:
     # Working
 
     async def handle_ready_timers(self) -> int:
-        """Run the timers that are due now, and wait for the end of it. What fails is tried again
-        later, by the next call or by a worker.
+        """Run each timer that is due, once, and wait for the end of it. What fails or is set anew
+        is a matter for the next call, or for a worker.
 
         Returns:
-            How many runs there were.
+            How many there were.
         """
         if not self._duties:
             return 0

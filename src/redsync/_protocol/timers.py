@@ -173,9 +173,10 @@ class TimerScripts:
             self._keys(memo, topics), *first, again=(worker, number, 1, *rest)
         )
 
-    def scan(self, first: int) -> Request:
-        """Look through a page of the timeline for what nobody has adopted."""
-        return self._call("scan", self.keys.meta, (), first, MOST)
+    def scan(self, cursor: bytes, topics: Iterable[str]) -> Request:
+        """Look through a page of the timeline for what no worker of the topics would come to."""
+        names = _ordinals(topics)
+        return self._call("scan", self.keys.meta, names, cursor, MOST, *names)
 
     def adopt(self, found: Sequence[tuple[str, bytes]]) -> Request:
         """Adopt timers, `MOST` at most: topic and member of each."""
@@ -263,12 +264,12 @@ def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
     return Turn(int(now), None if wait < 0 else wait, unindexed, done.count(b"0"), claimed)
 
 
-def parse_scanned(reply: Reply) -> tuple[int, list[bytes], list[bytes]]:
-    """How many were looked at, those that nobody has adopted, and those that were moved since."""
+def parse_scanned(reply: Reply) -> tuple[bytes, list[bytes], list[bytes]]:
+    """The next cursor, members without a record, and those that are not indexed as they should."""
     assert isinstance(reply, list)
-    looked, unknown, moved = reply
-    assert isinstance(looked, int)
-    return looked, texts(unknown), texts(moved)
+    cursor, unknown, wrong = reply
+    assert isinstance(cursor, bytes)
+    return cursor, texts(unknown), texts(wrong)
 
 
 def texts(reply: Reply) -> list[bytes]:

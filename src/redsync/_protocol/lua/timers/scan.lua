@@ -1,23 +1,34 @@
--- Look through a page of the timeline for what redis-timers has armed.  Changes nothing.
+-- Look through a page of the timeline for what no worker would come to: timers that redis-timers has
+-- armed, and what a loss of data has left without an entry.  Changes nothing.
 --
--- KEYS  see common.lua
--- ARGV  rank of the first one to look at, number
--- Reply {number looked at, {members without a record}, {those armed for another time than that}}
+-- KEYS  see common.lua; the topics of the worker
+-- ARGV  cursor of ZSCAN, number, for each topic: its name
+-- Reply {next cursor, {members without a record}, {members whose record or entry is not right}}
 -- include timers/common.lua
 
-local page = call('ZRANGE', timeline, ARGV[1], ARGV[1] + ARGV[2] - 1, 'WITHSCORES')
-local members, unknown, moved = {}, {}, {}
+-- By rank, those would be passed over that move down when others are completed meanwhile.
+local cursor, page = unpack(call('ZSCAN', timeline, ARGV[1], 'COUNT', ARGV[2]))
+local members, ordinals, unknown, wrong = {}, {}, {}, {}
 for i = 1, #page, 2 do
   members[#members + 1] = page[i]
 end
+for i = 3, #ARGV do
+  ordinals[ARGV[i]] = i - 2
+end
+
+local function indexed(member, r)
+  local ordinal = ordinals[string.sub(member, 1, tonumber(r.length))]
+  return not ordinal or call('ZSCORE', due(ordinal), r.seq .. member)
+end
+
 if #members > 0 then
   for i, record in ipairs(call('HMGET', state, unpack(members))) do
-    local r = record and parse(record)
+    local member, r = members[i], record and parse(record)
     if not r then
-      unknown[#unknown + 1] = members[i]
-    elseif r.fence == NONE and r.due ~= micros(page[2 * i]) then
-      moved[#moved + 1] = members[i]
+      unknown[#unknown + 1] = member
+    elseif r.fence == NONE and r.due ~= micros(page[2 * i]) or not indexed(member, r) then
+      wrong[#wrong + 1] = member
     end
   end
 end
-return { #members, unknown, moved }
+return { cursor, unknown, wrong }
