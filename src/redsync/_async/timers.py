@@ -241,13 +241,14 @@ class Timers:
     async def run_forever(self) -> None:
         """Run timers as they become due, until `stop`.
 
-        Trouble with the server is logged and lived with, except at the first contact: then it is
-        raised, as most likely something about the client is wrong. If this call is cancelled or
-        interrupted, what runs is cancelled too where that can be, and given to others at once.
+        A server that is away, also at the start, is logged and waited for. One that refuses at the
+        start is told, as most likely something about the client is wrong; later that is logged. If
+        this call is cancelled or interrupted, what runs is cancelled too where that can be, and
+        given to others at once.
 
         Raises:
             RedisTimersError: It runs already, or has no handlers.
-            redis.exceptions.RedisError: Redis refuses.
+            redis.exceptions.RedisError: Redis refuses the first time.
         """
         home = self._homes.get()
         runner = self._begin(home)

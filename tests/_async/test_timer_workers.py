@@ -1,0 +1,387 @@
+"""Workers: how they come in time, what they cost, how they end, and what they live through."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis import exceptions
+
+from redsync._async import runner
+from redsync.aio import Router, Timer, TimerRun
+from redsync.cli.server import Server
+
+from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
+from ..support.proxy import FaultProxy
+from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
+
+
+@pytest.fixture
+async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
+    """A client whose commands are counted, and can be held back."""
+    connected = connect(proxy)
+    yield connected
+    proxy.heal()
+    await disconnect(connected)
+
+
+class Gate:
+    """A topic whose handler, a thread, goes on when it is told to."""
+
+    def __init__(self, **options: object) -> None:
+        self.entered = 0
+        self.open = threading.Event()
+        self.router = Router()
+
+        @self.router.handler(topic="gate", **options)  # type: ignore[arg-type]
+        def wait(data: object) -> None:
+            self.entered += 1
+            self.open.wait(20)
+
+
+# What they cost
+
+
+async def test_an_idle_worker_sends_a_command_every_five_seconds_at_most(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    timers = make_timers(Record().router, connected=far)
+    async with timers:
+        await timers.set_timer("notes", "1", None, after(600))
+        await sleep(1)  # for what a worker does once, at its start
+        before = proxy.sent("")
+        await sleep(12.5)
+        assert proxy.sent("") - before <= 2
+
+
+async def test_a_timer_that_is_set_far_ahead_wakes_nobody(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    timers = make_timers(Record().router)
+    async with make_timers(Record().router, connected=far):
+        await eventually(lambda: proxy.sent("BLPOP"))
+        await sleep(0.3)
+        before = proxy.sent("")
+        await timers.set_timers([Timer("notes", str(n), n, after(60 + n)) for n in range(100)])
+        await sleep(0.3)
+        assert proxy.sent("") == before
+
+
+async def test_a_worker_without_room_does_not_ask(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    gate = Gate()
+    timers = make_timers(gate.router, connected=far, concurrency=2)
+    async with timers:
+        await timers.set_timers([Timer("gate", str(n), n, NOW) for n in range(5)])
+        await eventually(lambda: gate.entered == 2)
+        await sleep(0.3)
+        before = proxy.sent("")
+        await sleep(1)
+        assert proxy.sent("") == before
+        gate.open.set()
+        await emptied(timers)
+    assert gate.entered == 5
+
+
+async def test_what_two_idle_workers_come_to_is_asked_for_by_few(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    record = Record()
+    one, other = (make_timers(record.router, connected=far) for _ in range(2))
+    async with one, other:
+        await eventually(lambda: proxy.sent("BLPOP") >= 2)
+        await sleep(0.3)
+        before = proxy.sent("")
+        await make_timers(record.router).set_timers(
+            [Timer("notes", str(n), n, after(0.3 + n / 10)) for n in range(10)]
+        )
+        await record.written(10)
+        await sleep(0.3)
+        # Each timer takes a turn that claims it and one that reports it; the other worker may look
+        # too, some time after it.
+        assert proxy.sent("EVAL") + proxy.sent("BLPOP") - before <= 60
+    assert max(run.lateness for run in record.runs) < 1
+
+
+# In time
+
+
+async def test_a_worker_that_has_room_comes_for_one_that_has_none(make_timers: MakeTimers) -> None:
+    gate, record = Gate(), Record()
+    full = make_timers(gate.router, record.router, concurrency=1)
+    async with full:
+        await full.set_timer("gate", "1", None, NOW)
+        await eventually(lambda: gate.entered == 1)
+        async with make_timers(record.router):
+            await full.set_timers([Timer("notes", str(n), n, after(n / 20)) for n in range(10)])
+            await record.written(10)
+            assert max(run.lateness for run in record.runs) < 1
+        gate.open.set()
+    assert gate.entered == 1
+
+
+async def test_a_worker_that_becomes_full_hands_over_what_it_had_promised(
+    make_timers: MakeTimers,
+) -> None:
+    gate, record = Gate(), Record()
+    timers = make_timers(gate.router, record.router, concurrency=1)
+    async with timers:
+        await timers.set_timer("notes", "1", None, after(0.7))
+        async with make_timers(record.router):
+            await timers.set_timer("gate", "1", None, NOW)
+            await record.written(1)
+            assert gate.entered == 1
+        gate.open.set()
+    assert record.runs[0].lateness < 1
+
+
+async def test_who_stops_hands_over_what_it_had_promised(make_timers: MakeTimers) -> None:
+    record = Record()
+    leaving, staying = make_timers(record.router), make_timers(record.router)
+    async with leaving:
+        await leaving.set_timer("notes", "1", None, after(0.7))
+        async with staying:
+            await leaving.stop()
+            await record.written(1)
+            await emptied(staying)
+    assert record.runs[0].lateness < 1
+
+
+async def test_topics_have_a_fair_share(make_timers: MakeTimers) -> None:
+    many, few = Record("many"), Record("few")
+    timers = make_timers(many.router, few.router, concurrency=4)
+    await timers.set_timers([Timer("many", str(n), n, NOW) for n in range(400)])
+    await timers.set_timers([Timer("few", str(n), n, NOW) for n in range(4)])
+    async with timers:
+        await few.written(4)
+        assert len(many.payloads) < 200
+        await many.written(400)
+
+
+# Their end
+
+
+async def test_who_stops_waits_for_what_runs_and_takes_nothing_else(
+    make_timers: MakeTimers,
+) -> None:
+    gate = Gate()
+    timers = make_timers(gate.router, concurrency=1)
+    running = spawn(timers.run_forever)
+    await timers.set_timers([Timer("gate", str(n), n, NOW) for n in range(2)])
+    await eventually(lambda: gate.entered == 1)
+    stopping = spawn(timers.stop)
+    await sleep(0.1)
+    assert not stopping.done() and not running.done()
+    gate.open.set()
+    await stopping.result()
+    await running.result()
+    assert gate.entered == 1
+    assert len((await timers.fetch_all_timers())[0]) == 1
+
+
+async def test_what_does_not_end_in_time_is_left_to_others(make_timers: MakeTimers) -> None:
+    router = Router()
+    runs: list[TimerRun] = []
+    ended = threading.Event()
+
+    @router.handler(topic="long", lease=0.5)
+    async def take_long(data: object, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        if len(runs) == 1:
+            try:
+                while not run.lost:
+                    await sleep(0.01)
+            finally:
+                ended.set()
+
+    timers = make_timers(router)
+    running = spawn(timers.run_forever)
+    await timers.set_timer("long", "1", None, NOW)
+    await eventually(lambda: runs)
+    await timers.stop(0.1)
+    await running.result()
+    async with make_timers(router) as others:
+        await eventually(lambda: len(runs) == 2)
+        await emptied(others)
+    assert runs[0].lost and ended.wait(5)
+
+
+async def test_a_worker_may_be_started_again_after_a_stop(make_timers: MakeTimers) -> None:
+    record = Record()
+    timers = make_timers(record.router)
+    for round_ in range(3):
+        running = spawn(timers.run_forever)
+        await timers.set_timer("notes", str(round_), round_, NOW)
+        await record.written(round_ + 1)
+        await timers.stop()
+        await running.result()
+    assert record.payloads == [0, 1, 2]
+
+
+async def test_to_stop_what_does_not_run_is_nothing(make_timers: MakeTimers) -> None:
+    timers = make_timers(Record().router)
+    await timers.stop()
+    await timers.stop(0)
+    with pytest.raises(ValueError, match="timeout"):
+        await timers.stop(-1)
+
+
+async def test_timers_run_until_the_body_ends_also_if_that_fails(make_timers: MakeTimers) -> None:
+    record = Record()
+    timers = make_timers(record.router)
+    with pytest.raises(ZeroDivisionError):
+        async with timers:
+            await timers.set_timer("notes", "1", None, NOW)
+            await record.written(1)
+            raise ZeroDivisionError
+    assert await is_empty(make_timers(record.router))
+
+
+# Trouble
+
+
+async def test_a_worker_may_start_before_its_server(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = Record()
+    await make_timers(record.router).set_timer("notes", "1", 1, NOW)
+    proxy.refuse()
+    async with make_timers(record.router, connected=far):
+        await eventually(lambda: "trying again" in caplog.text, timeout=15)
+        proxy.heal()
+        await record.written(1)
+
+
+async def test_who_may_not_run_scripts_is_told(
+    make_timers: MakeTimers, client: Any, server: Server
+) -> None:
+    await client.execute_command(
+        "ACL", "SETUSER", "poor", "on", ">x", "~*", "+@all", "-eval", "-evalsha"
+    )
+    poor = connect(server, username="poor", password="x")
+    try:
+        timers = make_timers(Record().router, connected=poor)
+        for call in (timers.run_forever, timers.handle_ready_timers):
+            with pytest.raises(exceptions.NoPermissionError):
+                await call()
+        await timers.close()
+    finally:
+        await disconnect(poor)
+        await client.execute_command("ACL", "DELUSER", "poor")
+
+
+async def test_a_worker_lives_through_a_server_that_is_away(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    record = Record()
+    near = make_timers(record.router)
+    async with make_timers(record.router, connected=far):
+        await near.set_timer("notes", "1", 1, NOW)
+        await record.written(1)
+        proxy.refuse()
+        proxy.reset_all()
+        await near.set_timer("notes", "2", 2, NOW)
+        await sleep(0.3)
+        proxy.heal()
+        await record.written(2)
+        await emptied(near)
+    assert record.payloads == [1, 2]
+
+
+async def test_what_ended_while_the_server_was_away_is_reported_later(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    gate = Gate(lease=20)
+    near = make_timers(gate.router)
+    async with make_timers(gate.router, connected=far):
+        await near.set_timer("gate", "1", 1, NOW)
+        await eventually(lambda: gate.entered == 1)
+        proxy.refuse()
+        proxy.reset_all()
+        gate.open.set()
+        await sleep(0.3)
+        proxy.heal()
+        await emptied(near)
+    assert gate.entered == 1
+
+
+async def test_a_lease_that_could_not_be_renewed_is_lost(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    router = Router()
+    runs: list[TimerRun] = []
+
+    @router.handler(topic="long", lease=0.4)
+    async def take_long(data: object, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        while run.attempt == 1 and not run.lost:
+            await sleep(0.01)
+
+    near = make_timers(router)
+    async with make_timers(router, connected=far):
+        await near.set_timer("long", "1", 1, NOW)
+        await eventually(lambda: runs)
+        proxy.partition()
+        async with near:
+            await eventually(lambda: len(runs) == 2)
+            assert runs[0].lost and runs[1].fence > runs[0].fence
+            proxy.heal()
+            await emptied(near)
+
+
+async def test_a_worker_that_the_server_does_not_wake_looks_from_time_to_time(
+    make_timers: MakeTimers,
+    client: Any,
+    server: Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner, "SLICE", 500_000)
+    await client.execute_command("ACL", "SETUSER", "deaf", "on", ">x", "~*", "+@all", "-blpop")
+    deaf = connect(server, username="deaf", password="x")
+    record = Record()
+    async with make_timers(record.router, connected=deaf):
+        await eventually(lambda: "may be late" in caplog.text)
+        await make_timers(record.router).set_timer("notes", "1", 1, NOW)
+        await record.written(1)
+    await disconnect(deaf)
+    await client.execute_command("ACL", "DELUSER", "deaf")
+
+
+async def test_what_a_handler_fails_with_is_logged_with_its_traceback(
+    make_timers: MakeTimers, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = Router()
+
+    @router.handler(topic="wrong", max_attempts=1)
+    async def fail(data: object) -> None:
+        raise ZeroDivisionError("the reason")
+
+    timers = make_timers(router)
+    await timers.set_timer("wrong", "order-17", None, NOW)
+    with caplog.at_level(logging.ERROR, "redsync"):
+        await timers.handle_ready_timers()
+    assert "timer 'order-17' of topic 'wrong': attempt 1 of 1 failed" in caplog.text
+    assert "ZeroDivisionError: the reason" in caplog.text
+
+
+async def test_a_loop_or_thread_that_is_held_up_loses_no_timer(make_timers: MakeTimers) -> None:
+    router, record = Router(), Record()
+
+    @router.handler(topic="rude")
+    async def hold_up(data: object) -> None:
+        end = monotonic() + 1.5
+        while monotonic() < end:
+            pass
+
+    async with make_timers(router, record.router, lease=1) as timers:
+        await timers.set_timers([Timer("notes", str(n), n, after(n / 10)) for n in range(20)])
+        await timers.set_timer("rude", "1", None, after(0.5))
+        await record.written(20)
+        await emptied(timers)
+    assert sorted(record.ids, key=int) == [str(n) for n in range(20)]
