@@ -25,7 +25,7 @@ class Backoff:
     factor: float = 2.0
     """By how much each pause is longer than the one before."""
     maximum: float = 300.0
-    """Seconds of the longest pause."""
+    """Seconds of the longest pause, before chance has its share."""
     jitter: float = 0.1
     """The share of a pause by which chance makes it longer or shorter, so that those who failed
     together do not all come back at one instant. 0 to 1."""

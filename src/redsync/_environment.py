@@ -59,7 +59,7 @@ def warn_of_meaningless() -> None:
                 f"{name} has no effect: workers do not look from time to time any more, but are"
                 " woken when a timer is due; remove it from the environment",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
 

@@ -162,6 +162,9 @@ class Policy:
     timeout: float | None
 
     def __post_init__(self) -> None:
+        for name in ("max_attempts", "backoff", "lease"):
+            if getattr(self, name) is None:
+                raise TypeError(f"{name} of Timers must not be None")
         _check_options(self.max_attempts, self.backoff, self.lease, self.timeout)
 
     def applied(self, handler: Handler) -> Policy:

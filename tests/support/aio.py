@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Generic, TextIO, TypeVar
 
 from redis.asyncio import Redis as Redis
+from redis.asyncio import RedisCluster as RedisCluster
 
 from . import Reachable, describe
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TextIO, TypeVar
 
 from redis import Redis as Redis
+from redis import RedisCluster as RedisCluster
 
 from . import Reachable, describe
 

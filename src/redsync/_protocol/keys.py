@@ -70,7 +70,7 @@ class TimerKeys:
             clustered: Whether all have to be on one node.
 
         Raises:
-            ValueError: On a cluster, they would not be.
+            ValueError: They would not be, or two of them would be the same.
         """
         stem = timeline if _tag(timeline.encode()) else f"{{{timeline}}}"
         if payloads is None:
@@ -81,6 +81,10 @@ class TimerKeys:
             payloads.encode(),
             *(f"{stem}:{each}".encode() for each in (*names, "unblock:")),
         )
+        if keys.payloads in (keys.timeline, keys.state, keys.meta, keys.dead, keys.topics):
+            raise ValueError(
+                f"payloads_key must be a key of its own, unlike that of timeline_key: {payloads!r}"
+            )
         if clustered:
             keys._check_slots()
         return keys

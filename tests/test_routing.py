@@ -1,0 +1,192 @@
+"""Routers, their handlers, and the pauses between attempts: what needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+
+import redsync.sync
+from redsync import Backoff, RedisTimersPayloadError, Retry, Router, aio
+
+
+class Callables:
+    """Handlers of every shape."""
+
+    def method(self, data: object) -> None: ...
+
+    def __call__(self, data: object, context: object) -> None: ...
+
+    @staticmethod
+    def static(data: object, context: object, run: object) -> None: ...
+
+
+def registered(function: Callable[..., object], **options: Any) -> Any:
+    router = Router()
+    assert router.handler(topic="t", **options)(function) is function
+    [handler] = router.handlers
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("function", "count"),
+    [
+        (lambda data: None, 1),
+        (lambda data, context: None, 2),
+        (lambda data, context, run: None, 3),
+        (lambda data, context, verbose=True: None, 2),
+        (lambda data, *, verbose=True: None, 1),
+        (lambda data=None: None, 1),
+        (lambda *arguments: None, 3),
+        (Callables().method, 1),
+        (Callables(), 2),
+        (Callables.static, 3),
+        (partial(lambda mine, data: None, "mine"), 1),
+    ],
+)
+def test_a_handler_takes_one_to_three_arguments(
+    function: Callable[..., object], count: int
+) -> None:
+    assert registered(function).parameters == count
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda: None,
+        lambda a, b, c, d: None,
+        lambda data, *, needed: None,
+        lambda **named: None,
+        "not a function",
+        None,
+    ],
+)
+def test_what_cannot_be_called_so_is_no_handler(function: Any) -> None:
+    with pytest.raises(TypeError, match="a handler"):
+        registered(function)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"topic": 1}, TypeError, "topic"),
+        ({"topic": "x" * 10_000}, ValueError, "topic must be at most"),
+        ({"topic": "\ud800"}, ValueError, "topic"),
+        ({"max_attempts": 0}, ValueError, "max_attempts"),
+        ({"max_attempts": 10_000}, ValueError, "max_attempts"),
+        ({"max_attempts": 1.5}, ValueError, "max_attempts"),
+        ({"backoff": 3}, TypeError, "backoff"),
+        ({"lease": 0}, ValueError, "lease"),
+        ({"lease": float("nan")}, ValueError, "lease"),
+        ({"lease": "30"}, TypeError, "lease"),
+        ({"timeout": 0}, ValueError, "timeout"),
+        ({"timeout": -1}, ValueError, "timeout"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Router().handler(**{"topic": "t", **options})
+
+
+@pytest.mark.parametrize("payload", [float("nan"), {1, 2}, b"bytes", object(), "\ud800"])
+def test_without_a_schema_a_payload_is_json(payload: object) -> None:
+    handler = registered(lambda data: None)
+    with pytest.raises(RedisTimersPayloadError, match="topic 't'"):
+        handler.dump(payload)
+
+
+def test_a_payload_that_contains_itself_is_refused() -> None:
+    endless: list[object] = []
+    endless.append(endless)
+    with pytest.raises(RedisTimersPayloadError):
+        registered(lambda data: None).dump(endless)
+    with pytest.raises(RedisTimersPayloadError):
+        registered(lambda data: None, schema=list[Any]).dump(endless)
+
+
+def test_what_is_not_json_any_more_is_told() -> None:
+    for options in ({}, {"schema": int}):
+        with pytest.raises(RedisTimersPayloadError, match="does not fit the schema"):
+            registered(lambda data: None, **options).load(b"{")
+
+
+def test_without_pydantic_a_schema_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pydantic", None)
+    with pytest.raises(ImportError, match=r"redsync\[timers\]"):
+        Router().handler(topic="t", schema=int)
+    assert registered(lambda data: None).load(b"[1]") == [1]
+
+
+def test_a_coroutine_function_is_no_handler_for_threads() -> None:
+    router = Router()
+
+    @router.handler(topic="t")
+    async def handle(data: object) -> None: ...
+
+    aio.Timers(redis_client=aio_client(), routers=[router])
+    timers = redsync.sync.Timers(redis_client=sync_client())
+    with pytest.raises(TypeError, match="coroutine"):
+        timers.include_router(router)
+    assert timers.handlers_by_topics == {}
+
+
+def aio_client() -> Any:
+    import redis.asyncio
+
+    return redis.asyncio.Redis()
+
+
+def sync_client() -> Any:
+    import redis
+
+    return redis.Redis()
+
+
+# Pauses
+
+
+def test_each_pause_is_longer_until_the_longest() -> None:
+    backoff = Backoff(base=1, factor=3, maximum=20, jitter=0)
+    assert [backoff.pause(n) for n in range(1, 6)] == [1, 3, 9, 20, 20]
+    assert backoff.pause(9999) == 20
+
+
+def test_chance_moves_a_pause_by_its_share_only() -> None:
+    pauses = [Backoff(base=10, jitter=0.1).pause(1) for _ in range(500)]
+    assert 9 <= min(pauses) < 9.5 and 10.5 < max(pauses) <= 11
+
+
+def test_no_pause_stays_none() -> None:
+    assert Backoff(base=0).pause(9999) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"base": -1}, ValueError),
+        ({"base": float("nan")}, ValueError),
+        ({"factor": 0.5}, ValueError),
+        ({"maximum": float("inf")}, ValueError),
+        ({"jitter": 1.1}, ValueError),
+        ({"jitter": "0.1"}, TypeError),
+        ({"base": True}, TypeError),
+    ],
+)
+def test_a_backoff_that_makes_no_sense_is_refused(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error, match="of a Backoff"):
+        Backoff(**options)
+
+
+def test_a_wish_to_retry_has_a_delay_that_makes_sense() -> None:
+    assert Retry().delay is None
+    assert Retry(1.5).delay == Retry(timedelta(seconds=1.5)).delay == 1.5
+    for delay in (-1, float("nan"), 1e10, timedelta(seconds=-1)):
+        with pytest.raises(ValueError, match="delay"):
+            Retry(delay)
