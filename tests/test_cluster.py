@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
 from redis.exceptions import RedisError, ResponseError
 
-from redsync import SemaphoreInitStrategy, aio, sync
+from redsync import Router, SemaphoreInitStrategy, Timer, aio, sync
 from redsync._protocol.keys import slot_of
 from redsync.cli.server import Server
 
@@ -124,6 +126,45 @@ def test_a_signal_arrives(cluster: list[Server]) -> None:
         await finish(client)
 
     asyncio.run(main())
+
+
+def test_timers_of_threads_follow_a_slot_that_moves(cluster: list[Server]) -> None:
+    router, seen = Router(), list[object]()
+    router.handler(topic="t")(seen.append)
+    with RedisCluster(host="127.0.0.1", port=cluster[0].port) as client:
+        timers = sync.Timers(redis_client=client, timeline_key="of-threads", routers=[router])
+        with timers:
+            timers.set_timers([Timer("t", str(n), n, timedelta(0)) for n in range(30)])
+            assert became(lambda: len(seen) == 30)
+            move(cluster, "of-threads")
+            timers.set_timer("t", "later", "later", timedelta(seconds=0.1))
+            assert became(lambda: "later" in seen)
+        assert seen.count("later") == 1 and sorted(seen[:30], key=str) == sorted(range(30), key=str)
+
+
+def test_timers_of_tasks_run_on_the_node_of_their_keys(cluster: list[Server]) -> None:
+    async def main() -> None:
+        router, seen = Router(), list[object]()
+        router.handler(topic="t")(seen.append)
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster[0].port)
+        for name in ("x", "y", "z"):
+            timers = aio.Timers(redis_client=client, timeline_key=name, routers=[router])
+            async with timers:
+                await timers.set_timer("t", "1", name, timedelta(0))
+                assert await asyncio.to_thread(became, partial(seen.__contains__, name))
+                assert (await timers.fetch_all_timers())[0] in ([], ["t--1"])
+            assert not admin(place(cluster, name)).exists(name)
+        await finish(client)
+
+    asyncio.run(main())
+
+
+def became(condition: Callable[[], bool], timeout: float = 10) -> bool:
+    """Whether it does, in time."""
+    deadline = time.monotonic() + timeout
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return condition()
 
 
 @pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
