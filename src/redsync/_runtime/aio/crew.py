@@ -47,10 +47,14 @@ class Crew:
         if not is_cancellable(function):
             if self._limiter is None:
                 self._limiter = anyio.CapacityLimiter(self._size)
-            await to_thread.run_sync(function, *arguments, limiter=self._limiter)
-            return
+            result = await to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            if not inspect.isawaitable(result):
+                return
+            # A plain function around a coroutine function, as decorators and lambdas are.
+        else:
+            result = function(*arguments)
         with anyio.fail_after(timeout):
-            await function(*arguments)
+            await result
 
     def cancel(self) -> None:
         """Cancel what can be cancelled."""

@@ -49,8 +49,15 @@ class Crew:
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
     ) -> None:
-        """Call a handler; nobody can end it early."""
-        function(*arguments)
+        """Call a handler; nobody can end it early.
+
+        Raises:
+            TypeError: It has only made a coroutine.
+        """
+        result = function(*arguments)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(_coroutine(function))
 
     def cancel(self) -> None:
         """Nothing can be cancelled."""
@@ -94,6 +101,8 @@ def checked_handler(function: Callable[..., Any]) -> None:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - it is about what it is, not if
     ):
-        raise TypeError(
-            f"the handler {function!r} is a coroutine function, which only redsync.aio can call"
-        )
+        raise TypeError(_coroutine(function))
+
+
+def _coroutine(function: Callable[..., Any]) -> str:
+    return f"the handler {function!r} makes a coroutine, which only redsync.aio can run"
