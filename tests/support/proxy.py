@@ -100,7 +100,6 @@ class FaultProxy:
         self._open: dict[Direction, asyncio.Event] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
 
@@ -160,7 +159,7 @@ class FaultProxy:
 
     def refuse(self) -> None:
         """Stop listening: new connections are refused, open ones go on."""
-        self._call(self._stop_listening())
+        self._call(self._stop_listening)
 
     def heal(self) -> None:
         """Undo `partition`, `delay` and `refuse`; armed faults stay armed."""
@@ -260,7 +259,7 @@ class FaultProxy:
         self._listen()
 
     async def _end(self) -> None:
-        await self._stop_listening()
+        self._stop_listening()
         self._cut_all("reset")
         tasks = list(self._tasks)
         for task in tasks:
@@ -273,29 +272,25 @@ class FaultProxy:
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._listener = listener
-        self._accepting = asyncio.ensure_future(self._accept(listener))
+        # Not sock_accept(): if that is cancelled, it may have accepted one whom nobody serves then.
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
 
-    async def _stop_listening(self) -> None:
-        listener, accepting = self._listener, self._accepting
-        self._listener = self._accepting = None
-        if accepting is not None:
-            accepting.cancel()
-            await asyncio.wait([accepting])
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
         if listener is not None:
+            asyncio.get_running_loop().remove_reader(listener)
             listener.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener)
-            except OSError:
-                await asyncio.sleep(0.01)  # out of file descriptors, or the client left at once
-                continue
-            self.accepted += 1
-            task = asyncio.ensure_future(self._serve(client))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # the client left at once
+        client.setblocking(False)
+        self.accepted += 1
+        task = asyncio.ensure_future(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, client: socket.socket) -> None:
         try:
