@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -250,3 +251,29 @@ async def test_one_instance_serves_several_loops(server: Server) -> None:
         await asyncio.to_thread(in_a_loop_of_its_own, number)
     assert seen == [0, 1, 2]
     await client.connection_pool.disconnect()
+
+
+@pytest.mark.parametrize("way", ["stop", "cancel"])
+async def test_a_thread_that_nobody_waits_for_any_more_keeps_its_lease(
+    make_timers: MakeTimers, way: str
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+    router = Router()
+
+    @router.handler(topic="long")
+    def wait(data: object) -> None:
+        begun.set()
+        go.wait(10)
+
+    timers = make_timers(router)
+    await timers.set_timer("long", "1", None, NOW)
+    working = asyncio.ensure_future(timers.run_forever())
+    await eventually(begun.is_set)
+    if way == "stop":
+        await timers.stop(0)
+    else:
+        working.cancel()
+    await asyncio.wait([working])
+    assert await make_timers(router).handle_ready_timers() == 0
+    assert not await is_empty(timers)
+    go.set()

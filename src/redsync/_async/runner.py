@@ -256,7 +256,8 @@ class Runner:
         if policy.timeout is not None and not stoppable:
             lease.expires = began + policy.timeout
         try:
-            await self._crew.call(handler.handler, arguments, policy.timeout)
+            if not await self._crew.call(handler.handler, arguments, policy.timeout):
+                return None  # nobody else must run it beside that, until the lease has run out
         except Retry as wish:
             return self._failed(duty, claimed, wish, wish.delay)
         except KeyboardInterrupt:

@@ -38,23 +38,30 @@ class Crew:
 
     async def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
-    ) -> None:
+    ) -> bool:
         """Call a handler; a coroutine is cancelled when the time is up.
 
+        Returns:
+            False if this was cancelled and the handler goes on, as a thread does.
+
         Raises:
-            TimeoutError: So it was.
+            TimeoutError: The time was up.
         """
-        if not is_cancellable(function):
+        if is_cancellable(function):
+            result = function(*arguments)
+        else:
             if self._limiter is None:
                 self._limiter = anyio.CapacityLimiter(self._size)
-            result = await to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            try:
+                result = await to_thread.run_sync(function, *arguments, limiter=self._limiter)
+            except asyncio.CancelledError:
+                return False
             if not inspect.isawaitable(result):
-                return
+                return True
             # A plain function around a coroutine function, as decorators and lambdas are.
-        else:
-            result = function(*arguments)
         with anyio.fail_after(timeout):
             await result
+        return True
 
     def cancel(self) -> None:
         """Cancel what can be cancelled."""

@@ -48,8 +48,11 @@ class Crew:
 
     def call(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
-    ) -> None:
+    ) -> bool:
         """Call a handler; nobody can end it early.
+
+        Returns:
+            True: it has come to its end.
 
         Raises:
             TypeError: It has only made a coroutine.
@@ -58,6 +61,7 @@ class Crew:
         if inspect.iscoroutine(result):
             result.close()
             raise TypeError(_coroutine(function))
+        return True
 
     def cancel(self) -> None:
         """Nothing can be cancelled."""
