@@ -79,11 +79,11 @@ def test_both_worlds_have_an_example_of_each_primitive() -> None:
         (world, name)
         for block in blocks("python")
         if block.document == "README.md"
-        for world, name in re.findall(r"^from redsync\.(\w+) import (\w+)$", block.code, re.M)
+        for world, names in re.findall(r"^from redsync\.(\w+) import (.+)$", block.code, re.M)
+        for name in names.split(", ")
     }
-    assert shown >= {
-        (world, name) for world in ("aio", "sync") for name in ("RedisSemaphore", "RedisEvent")
-    }
+    primitives = ("RedisSemaphore", "RedisEvent", "Timers")
+    assert shown >= {(world, name) for world in ("aio", "sync") for name in primitives}
 
 
 @pytest.mark.parametrize("end", ["redsync demo", "nox -s test"])
@@ -138,3 +138,11 @@ def test_paths_that_are_named_exist() -> None:
     for document in DOCUMENTS:
         for name in named.findall(prose(document)):
             assert name.rstrip("/") in generated or (ROOT / name).exists(), (document.name, name)
+
+
+def test_tests_that_are_named_exist() -> None:
+    sources = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for text in sources for name in re.findall(r"def (test_\w+)", text)}
+    for document in DOCUMENTS:
+        named = set(re.findall(r"`(test_\w+)`", prose(document)))
+        assert named <= there, (document.name, named - there)

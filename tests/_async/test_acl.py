@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,14 @@ from redsync.aio import (
     RedisEventTimeoutError,
     RedisSemaphore,
     RedisSemaphoreTimeoutError,
+    Router,
     SemaphoreInitStrategy,
+    Timer,
+    Timers,
 )
 from redsync.cli.server import Server
 
-from ..support.aio import Redis, connect, disconnect, eventually, spawn
+from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PROTOCOL: Final = ROOT / "src" / "redsync" / "_protocol"
@@ -31,6 +35,9 @@ SENT: Final = re.compile(
 
 BY_OTHERS: Final = {"select"}
 """What redis-py sends when it connects."""
+
+CHOSEN: Final = {"hscan"}
+"""What the code chooses when it runs."""
 
 IN_CLUSTERS: Final = {"asking"}
 
@@ -131,6 +138,42 @@ async def use_event(server: Server, user: Redis) -> None:
     await event.close()
 
 
+async def use_timers(server: Server, user: Redis) -> None:
+    """Have every command sent, those of rare occasions too."""
+    router = Router()
+    seen: list[object] = []
+    now = timedelta(0)
+
+    @router.handler(topic="x", lease=0.2, max_attempts=1)
+    async def handle(data: object) -> None:
+        seen.append(data)
+        await sleep(0.3 if data == "long" else 0)
+        if data == "bad":
+            raise ValueError
+
+    admin: Any = connect(server, db=1)
+    await admin.zadd("timers_timeline", {"x--theirs": 1})  # as redis-timers does
+    await admin.hset("timers_payloads", "x--theirs", '"theirs"')
+    await disconnect(admin)
+    timers = Timers(redis_client=user, routers=[router])
+    async with timers:
+        await eventually(lambda: "theirs" in seen)
+        await timers.set_timers([Timer("x", each, each, now) for each in ("long", "bad")])
+        await timers.set_timer("x", "often", "often", every=timedelta(seconds=0.05))
+        await eventually(lambda: seen.count("often") == 3)
+        await timers.remove_timer("x", "often")
+        await timers.set_timer("x", "later", "later", timedelta(hours=1))
+        assert await timers.remove_timer("x", "later")
+    timers = Timers(redis_client=user, routers=[router])
+    assert len(await timers.fetch_dead_timers()) == 1
+    await timers.fetch_all_timers()
+    await timers.fetch_ready_timers(datetime.now(timezone.utc))
+    assert await timers.revive_timer("x", "bad")
+    assert await timers.handle_ready_timers() == 1
+    assert await timers.discard_timer("x", "bad")
+    await timers.close()
+
+
 async def test_the_permissions_are_enough(
     make_server: Callable[..., Server], strategy: SemaphoreInitStrategy
 ) -> None:
@@ -138,6 +181,7 @@ async def test_the_permissions_are_enough(
     user = await with_user(server, permissions()[0])
     await use_semaphore(server, user, strategy)
     await use_event(server, user)
+    await use_timers(server, user)
     await disconnect(user)
     assert await refused(server) == set()
 
@@ -170,7 +214,7 @@ def test_the_permissions_are_those_of_the_sources() -> None:
     ]
     scripts = [path.read_text("utf-8") for path in (PROTOCOL / "lua").rglob("*.lua")]
     everything = set[str]().union(*map(named_in, [*code, *scripts]))
-    assert granted(permissions()[0]) == everything - IN_CLUSTERS | BY_OTHERS
+    assert granted(permissions()[0]) == everything - IN_CLUSTERS | BY_OTHERS | CHOSEN
     transactions = [PROTOCOL / "transitions.py", folder / "_async" / "optimistic.py"]
     transactions.append(folder / "_async" / "waiting.py")
     without = set[str]().union(*(named_in(path.read_text("utf-8")) for path in transactions))
