@@ -435,3 +435,18 @@ async def test_without_memory_timers_are_refused_whole_and_those_there_run(
         assert await is_empty(timers)
     finally:
         await client.config_set("maxmemory", 0)
+
+
+async def test_a_key_of_the_wrong_kind_does_not_end_a_worker(
+    make_timers: MakeTimers, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = Record()
+    async with make_timers(record.router) as timers:
+        await timers.set_timer("notes", "1", 1, after(0.3))
+        await client.delete(timers._scripts.keys.payloads)
+        await client.set(timers._scripts.keys.payloads, "somebody else's")
+        await eventually(lambda: "holds something" in caplog.text)
+        await client.delete(timers._scripts.keys.payloads)
+        await timers.set_timer("notes", "2", 2, NOW)
+        await record.written(1)
+    assert record.payloads == [2]

@@ -78,6 +78,37 @@ async def test_what_it_arms_while_others_work_is_noticed(
         await emptied(timers)
 
 
+async def test_what_it_arms_is_noticed_though_it_has_removed_others(
+    make_timers: MakeTimers, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As many timers as records, and yet one of them has none.
+    monkeypatch.setattr(adoption, "_INTERVAL", 0.05)
+    record = Record()
+    async with make_timers(record.router) as timers:
+        await timers.set_timer("notes", "removed", 0, after(600))
+        await timers.set_timer("notes", "ours", 0, NOW)
+        await record.written(1)
+        old = Predecessor(client, timers)
+        await old.remove("notes--removed")
+        await old.set("notes--theirs", "1", -1)
+
+        async def found() -> bool:
+            await timers.set_timer("notes", "a reason for a look", 2, NOW)
+            return 1 in record.payloads
+
+        await eventually(found)
+
+
+async def test_its_timers_run_without_a_worker_that_runs_for_ever(
+    make_timers: MakeTimers, client: Redis
+) -> None:
+    record = Record()
+    timers = make_timers(record.router)
+    await Predecessor(client, timers).set("notes--1", "1", -1)
+    assert await timers.handle_ready_timers() == 1
+    assert record.payloads == [1] and await is_empty(timers)
+
+
 async def test_its_removals_and_new_times_are_honoured(
     make_timers: MakeTimers, client: Redis
 ) -> None:

@@ -19,7 +19,7 @@ from redsync.aio import (
 )
 from redsync.cli.server import Server
 
-from ..support.aio import Redis, connect, disconnect, eventually, spawn, together
+from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
 UTC = timezone.utc
@@ -251,6 +251,27 @@ async def test_to_remove_a_timer_that_runs_is_too_late(make_timers: MakeTimers) 
     assert answers == [False]
     assert await is_empty(timers)
     assert await timers.fetch_dead_timers() == []
+
+
+async def test_to_remove_a_timer_that_was_cut_off_is_not_to_undo_it(
+    make_timers: MakeTimers,
+) -> None:
+    router = Router()
+    begun: list[object] = []
+    done: list[object] = []
+
+    @router.handler(topic="long")
+    async def take_long(data: object) -> None:
+        begun.append(data)
+        while not done:
+            await sleep(0.01)
+
+    async with make_timers(router) as timers:
+        await timers.set_timer("long", "1", None, NOW)
+        await eventually(lambda: begun)
+        await timers.stop(0)
+        done.append("a thread cannot be cut off")
+    assert not await make_timers(router).remove_timer("long", "1")
 
 
 async def test_to_remove_a_timer_that_has_failed_once_is_not_to_undo_it(
