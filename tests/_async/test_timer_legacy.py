@@ -82,7 +82,7 @@ async def test_what_it_arms_is_noticed_though_it_has_removed_others(
     make_timers: MakeTimers, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As many timers as records, and yet one of them has none.
-    monkeypatch.setattr(adoption, "_INTERVAL", 0.05)
+    monkeypatch.setattr(adoption, "_WHOLE", 0.05)
     record = Record()
     async with make_timers(record.router) as timers:
         await timers.set_timer("notes", "removed", 0, after(600))

@@ -269,7 +269,9 @@ async def test_who_may_not_run_scripts_is_told(
         for call in (timers.run_forever, timers.handle_ready_timers):
             with pytest.raises(exceptions.NoPermissionError):
                 await call()
-        await timers.close()
+        with pytest.raises(exceptions.NoPermissionError):
+            async with timers:
+                pytest.fail("nothing would be run here")
     finally:
         await disconnect(poor)
         await client.execute_command("ACL", "DELUSER", "poor")
@@ -351,6 +353,26 @@ async def test_a_worker_that_the_server_does_not_wake_looks_from_time_to_time(
         await record.written(1)
     await disconnect(deaf)
     await client.execute_command("ACL", "DELUSER", "deaf")
+
+
+async def test_a_worker_that_was_held_up_does_not_take_from_itself_what_it_runs(
+    make_timers: MakeTimers,
+) -> None:
+    router = Router()
+    runs: list[TimerRun] = []
+
+    @router.handler(topic="rude", lease=0.2)
+    async def hold_up(data: object, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        end = monotonic() + 0.7
+        while monotonic() < end:
+            pass
+        await sleep(0.3)
+
+    async with make_timers(router) as timers:
+        await timers.set_timer("rude", "1", None, NOW)
+        await emptied(timers)
+    assert [run.attempt for run in runs] == [1]
 
 
 async def test_what_a_handler_fails_with_is_logged_with_its_traceback(

@@ -12,6 +12,7 @@ from redis import exceptions
 
 from .._protocol.timers import parse_scanned, texts
 from .._runtime.aio import Worker
+from ..exceptions import RedisTimersError
 from .schedule import Schedule
 
 _log = logging.getLogger("redsync")
@@ -19,59 +20,68 @@ _log = logging.getLogger("redsync")
 _INTERVAL: Final = 10.0
 """Seconds between two passes at least: most likely others come."""
 
-_WHOLE: Final = 900.0
-"""Seconds after which there is a pass even if nothing seems to have changed."""
+_WHOLE: Final = 3600.0
+"""Seconds after which there is a pass even if nothing seems to have changed: redis-timers may have
+removed as many as it has armed."""
 
 
 class Adoption:
-    """A worker's passes over the timeline: at its start, and when there are timers without a record
-    other than those that it left alone, as they are not of its topics.  What has lost its entry in
-    an index is found at a start.
+    """Passes over the timeline: at the start of a worker, and when there are more timers without a
+    record than those that were left alone, as they are of other topics. A pass also finds what has
+    lost its entry in an index.
 
     Args:
-        schedule: The way to Redis.
         separator: Between topic and id.
     """
 
-    def __init__(self, schedule: Schedule, separator: str) -> None:
-        self._schedule = schedule
+    def __init__(self, separator: str) -> None:
         self._separator = separator.encode()
         self._topics: frozenset[str] = frozenset()
-        self._left = -1
+        self._left = 0
         self._next = 0.0
         self._whole = 0.0
         self._worker: Worker | None = None
 
-    def look(self, unindexed: int, topics: Iterable[str]) -> None:
+    def look(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> None:
         """Begin a pass in the background, if there is a reason for one."""
-        now = monotonic()
         if self._worker is not None and self._worker.alive:
             return
-        known = frozenset(topics)
-        changed = known != self._topics
-        if (
-            changed
-            or (now >= self._next and unindexed != self._left)
-            or (unindexed and now >= self._whole)
-        ):
-            self._topics = known
-            self._next = now + _INTERVAL
-            self._whole = now + _WHOLE
-            self._worker = Worker(partial(self._pass, known), "redsync-adoption")
+        now, known = monotonic(), frozenset(topics)
+        others = self._others(unindexed) and now >= self._next
+        if others or known != self._topics or now >= self._whole:
+            self._worker = Worker(partial(self._try, schedule, known), "redsync-adoption")
 
-    async def _pass(self, topics: frozenset[str]) -> None:
+    async def look_now(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> bool:
+        """Make a pass, if there are timers for it; tells whether there were."""
+        others = self._others(unindexed)
+        if others:
+            await self._pass(schedule, frozenset(topics))
+        return others
+
+    def _others(self, unindexed: int) -> bool:
+        """Whether there are more than those that were left alone."""
+        if unindexed < self._left:
+            self._left = max(0, unindexed)  # less than 0: redis-timers has removed ours
+        return unindexed > self._left
+
+    async def _try(self, schedule: Schedule, topics: frozenset[str]) -> None:
         try:
-            await self._schedule.ask(self._schedule.scripts.register(topics))
-            self._left = await self._adopt_all(topics)
-        except (exceptions.RedisError, OSError) as error:
+            await self._pass(schedule, topics)
+        except (exceptions.RedisError, OSError, RedisTimersError) as error:
             _log.warning("redsync: looking for timers of redis-timers failed: %s", error)
-            self._left = -1
         except Exception:
             _log.exception("redsync: looking for timers of redis-timers failed")
 
-    async def _adopt_all(self, topics: frozenset[str]) -> int:
+    async def _pass(self, schedule: Schedule, topics: frozenset[str]) -> None:
+        now = monotonic()
+        self._topics, self._next, self._whole = topics, now + _INTERVAL, now + _WHOLE
+        self._left = -1  # should this fail
+        await schedule.ask(schedule.scripts.register(topics))
+        self._left = await self._adopt_all(schedule, topics)
+
+    async def _adopt_all(self, schedule: Schedule, topics: frozenset[str]) -> int:
         """Go through the timeline; returns how many were left to others."""
-        ask, scripts = self._schedule.ask, self._schedule.scripts
+        ask, scripts = schedule.ask, schedule.scripts
         everybodys = sorted(texts(await ask(scripts.topics())), key=len, reverse=True)
         cursor, left = b"0", 0
         while True:

@@ -17,7 +17,7 @@ from .._protocol.timers import SLICE, Claimed, Outcome, Terms, Turn, readable
 from .._protocol.trouble import passes
 from .._runtime.aio import Crew, Flag, Worker, is_cancellable
 from .._types import Retry, TimerRun
-from ..exceptions import RedisTimersPayloadError
+from ..exceptions import RedisTimersError, RedisTimersPayloadError
 from ..routing import Handler, Policy
 from .adoption import Adoption
 from .schedule import Lease, Schedule
@@ -54,6 +54,7 @@ class Runner:
         context: For handlers.
         size: How many handlers run at once.
         separator: Between topic and id.
+        adoption: Finds timers of redis-timers.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Runner:
         context: object,
         size: int,
         separator: str,
+        adoption: Adoption,
     ) -> None:
         self._schedule = schedule
         self._duties = duties
@@ -70,7 +72,7 @@ class Runner:
         self._size = size
         self._separator = separator
         self._crew = Crew(size, "redsync-timer")
-        self._adoption = Adoption(schedule, separator)
+        self._adoption = adoption
         self._news = Flag()
         self._running: set[Lease] = set()
         self._stopping = False
@@ -78,6 +80,8 @@ class Runner:
         self._ended = Flag()
         self._pauses = Pauses(_TROUBLE)
         self._answered = False
+        self.begun = Flag()
+        """Set once the server has answered, or has not: it is worked, waited, or over."""
         self._watch_again = 0.0
 
     # From start to end
@@ -86,8 +90,8 @@ class Runner:
         """Work until `stop`.
 
         Raises:
-            redis.exceptions.RedisError: The first turn was refused. Later trouble is logged, and
-                lived with until it is over.
+            redis.exceptions.RedisError, RedisTimersError: The first turn was refused. Later
+                trouble is logged, and lived with until it is over.
         """
         self._schedule.news = self._news
         try:
@@ -104,6 +108,7 @@ class Runner:
             self._schedule.unwatch()
             self._crew.dismiss()
             self._ended.set()
+            self.begun.set()
 
     async def drain(self) -> int:
         """Run each timer that is due, once, and wait for the end; returns how many there were."""
@@ -114,11 +119,14 @@ class Runner:
                 # What is due at once again, as it failed or was armed anew, would go on for ever.
                 fresh = [each for each in turn.claimed if each.member not in seen]
                 self._give_back([each for each in turn.claimed if each.member in seen])
-                if not fresh:
-                    break
                 seen.update(each.member for each in fresh)
                 self._begin_all(fresh, turn.now, asked)
                 await self._all_ended()
+                adopted = await self._adoption.look_now(
+                    self._schedule, turn.unindexed, self._duties
+                )
+                if not fresh and not adopted:
+                    break
             await self._finish()
         except BaseException:
             await self._cut_off()
@@ -129,13 +137,17 @@ class Runner:
 
     async def stop(self, timeout: float | None) -> None:
         """Take nothing new, and wait for the end of what runs; after the timeout, cut it off."""
-        self._stopping = True
-        self._news.set()
+        self.leave()
         if not await self._ended.wait(timeout):
             self._cancel()
             if not await self._ended.wait(_WINDING_UP):
                 self._abandon()
                 await self._ended.wait(_WINDING_UP)
+
+    def leave(self) -> None:
+        """Take nothing new, and end with what runs; nobody waits for that."""
+        self._stopping = True
+        self._news.set()
 
     # Turns
 
@@ -145,16 +157,18 @@ class Runner:
         room = self._size - len(self._running)
         try:
             turn, asked = await self._turn(room, leaving=room <= 0)
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, OSError, RedisTimersError) as error:
             if not self._answered and not passes(error):
                 raise
+            self.begun.set()
             await self._trouble(error)
             return
         self._answered = True
+        self.begun.set()
         self._pauses.reset()
         alarm = monotonic() + min(SLICE if turn.wait is None else turn.wait, SLICE) / 1e6
         self._begin_all(turn.claimed, turn.now, asked)
-        self._adoption.look(turn.unindexed, self._duties)
+        self._adoption.look(self._schedule, turn.unindexed, self._duties)
         if len(self._running) < self._size:
             self._watch()
         await self._news.wait(alarm - monotonic())
@@ -182,7 +196,7 @@ class Runner:
             self._news.clear()
             try:
                 turn, _ = await self._turn(0, leaving=True)
-            except (exceptions.RedisError, OSError) as error:
+            except (exceptions.RedisError, OSError, RedisTimersError) as error:
                 if not self._running:
                     _log.warning("redsync: what timers came to cannot be reported: %s", error)
                     return
@@ -265,10 +279,11 @@ class Runner:
         except BaseException as error:
             # A handler may cancel itself, or call sys.exit(): that is its own affair.
             if self._cancelling and not isinstance(error, Exception):
-                return _back(claimed)
+                return _outcome(claimed, "cut")
             return self._failed(duty, claimed, error)
         if lease.expires is not None and monotonic() > lease.expires:
-            late = TimeoutError(f"it took {monotonic() - began:.3f} s, and may {policy.timeout:g}")
+            took = monotonic() - began
+            late = TimeoutError(f"it took {took:.3f} s, and its timeout is {policy.timeout} s")
             return self._failed(duty, claimed, late)
         return _outcome(claimed, "completed")
 

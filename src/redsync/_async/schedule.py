@@ -154,6 +154,9 @@ class Schedule(Station[Waiter[None]]):
             self._turns.release()
 
     async def _turn(self, limit: int, mode: Mode, terms: Sequence[Terms]) -> tuple[Turn, float]:
+        if self._renewal <= monotonic():
+            # This process was held up: it would take from itself what it runs.
+            await self._tend(deadline_for(None))
         with self.mutex:
             outcomes = self._outcomes[:MOST]
             again = self._asked is not None

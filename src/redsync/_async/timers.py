@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -46,13 +45,12 @@ from ..exceptions import (
     RedisTimersHandlerNotFoundError,
 )
 from ..routing import Handler, Policy, Router, checked_topic
+from .adoption import Adoption
 from .link import Link
 from .membership import Membership
 from .runner import Duty, Runner
 from .schedule import Schedule
 from .session import Session
-
-_log = logging.getLogger("redsync")
 
 _STOPPING: Final = 30.0
 _LARGEST_ID: Final = 100_000
@@ -119,7 +117,7 @@ class Timers:
         self._scripts = TimerScripts(keys)
         self._duties: dict[str, Duty] = {}
         self._key = ("timers", keys.timeline, new_owner())
-        self._homes: PerHome[_Home] = PerHome(partial(_Home, self._name))
+        self._homes: PerHome[_Home] = PerHome(self._make_home)
         self.include_routers(*(routers or ()))
 
     def __repr__(self) -> str:
@@ -236,7 +234,7 @@ class Timers:
         """
         if not self._duties:
             return 0
-        return await self._new_runner(self._schedule()).drain()
+        return await self._new_runner(self._homes.get()).drain()
 
     async def run_forever(self) -> None:
         """Run timers as they become due, until `stop`.
@@ -260,7 +258,8 @@ class Timers:
     async def stop(self, timeout: float | None = _STOPPING) -> None:
         """End `run_forever`: take no more timers, and wait for the handlers that run.
 
-        Not to be called by a handler, which would wait for itself.
+        To be called in the event loop or process that runs them, but not by a handler, which would
+        wait for itself.
 
         Args:
             timeout: Seconds to wait; None: as long as it takes. What runs then is cancelled, if it
@@ -281,10 +280,22 @@ class Timers:
         await membership.leave(self._key, self)
 
     async def __aenter__(self) -> Timers:
-        """Run timers in the background until the end of the body, and `close` then."""
+        """Run timers in the background until the end of the body, and `close` then.
+
+        Raises:
+            RedisTimersError, redis.exceptions.RedisError: As `run_forever`.
+        """
         home = self._homes.get()
         runner = self._begin(home)
         home.worker = Worker(partial(self._run_quietly, home, runner), "redsync-timers")
+        try:
+            await runner.begun.wait()
+        except BaseException:
+            runner.leave()
+            raise
+        if home.refused is not None:
+            await self.close()
+            raise home.refused
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -412,17 +423,28 @@ class Timers:
             raise RedisTimersError("these timers are being run already; stop() ends that")
         if not self._duties:
             raise RedisTimersError("there are no handlers to run: include a router that has some")
-        home.runner = self._new_runner(self._schedule())
+        home.runner = self._new_runner(home)
         return home.runner
 
-    def _new_runner(self, schedule: Schedule) -> Runner:
-        return Runner(schedule, self._duties, self.context, self._concurrency, self._separator)
+    def _new_runner(self, home: _Home) -> Runner:
+        return Runner(
+            self._schedule(),
+            self._duties,
+            self.context,
+            self._concurrency,
+            self._separator,
+            home.adoption,
+        )
+
+    def _make_home(self) -> _Home:
+        return _Home(self._name, Adoption(self._separator))
 
     async def _run_quietly(self, home: _Home, runner: Runner) -> None:
+        home.refused = None
         try:
             await runner.run()
-        except (exceptions.RedisError, OSError) as error:
-            _log.error("redsync: timers are not run, as Redis refuses: %s", error)
+        except (exceptions.RedisError, OSError, RedisTimersError) as error:
+            home.refused = error
         finally:
             home.runner = None
 
@@ -447,10 +469,13 @@ class Timers:
 class _Home:
     """What an instance has in one process and loop."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, adoption: Adoption) -> None:
         self.membership: Membership[Schedule] = Membership(f"the timers {name!r}", RedisTimersError)
+        self.adoption = adoption
         self.runner: Runner | None = None
         self.worker: Worker | None = None
+        self.refused: Exception | None = None
+        """What Redis said to the worker in the background, if it would not have it."""
 
 
 def _batches(armings: Iterable[Arming]) -> Iterable[list[Arming]]:

@@ -50,7 +50,7 @@ class Outcome(NamedTuple):
     topic: str
     member: bytes
     fence: int
-    what: Literal["completed", "dead", "again", "back"]
+    what: Literal["completed", "dead", "again", "cut", "back"]
     after: int = 0
     error: str = ""
 

@@ -22,7 +22,7 @@ end
 call('HDEL', payloads, member)
 if call('ZREM', timeline, member) == 0 then
   answer = 'absent' -- redis-timers has removed it
-elseif r and not r.rearmed and (r.fence ~= NONE or r.attempts > 0) then
+elseif r and not r.rearmed and (r.fence ~= NONE or r.attempts > 0 or r.cut) then
   answer = 'started'
 else
   answer = 'cancelled'

@@ -43,14 +43,16 @@ local function micros(score)
   return rounded / 1000000 < value and rounded + 1 or rounded
 end
 
--- A record: seq (which arming), fence (which run; NONE: not running), due, whether it was armed
--- again while it runs, attempts, length of the topic, and for recurring ones "every policy".
+-- A record: seq (which arming), fence (which run; NONE: not running), due, mark ('1': armed again
+-- while it runs, '2': a run was cut off, which is no attempt, 0: neither), attempts, length of the
+-- topic, and for recurring ones "every policy".
 local function parse(text)
   return {
     seq = string.sub(text, 1, 16),
     fence = string.sub(text, 17, 32),
     due = tonumber(string.sub(text, 33, 48)),
     rearmed = string.sub(text, 49, 49) == '1',
+    cut = string.sub(text, 49, 49) == '2',
     attempts = tonumber(string.sub(text, 50, 53)),
     length = string.sub(text, 54, 57),
     every = string.sub(text, 58),
@@ -58,7 +60,7 @@ local function parse(text)
 end
 
 local function written(r)
-  return r.seq .. r.fence .. digits(r.due) .. (r.rearmed and '1' or '0')
+  return r.seq .. r.fence .. digits(r.due) .. (r.rearmed and '1' or r.cut and '2' or '0')
     .. string.format('%04d', r.attempts) .. r.length .. r.every
 end
 
@@ -96,7 +98,8 @@ end
 -- A new arming of a timer that has a record.
 local function rearm(ordinal, member, r, at)
   call('ZREM', due(ordinal), r.seq .. member)
-  r.seq, r.fence, r.due, r.rearmed, r.attempts = digits(mint(1)), NONE, at, false, 0
+  r.seq, r.fence, r.due, r.attempts = digits(mint(1)), NONE, at, 0
+  r.rearmed, r.cut = false, false
   place(ordinal, member, r, at)
 end
 

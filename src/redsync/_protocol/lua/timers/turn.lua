@@ -5,7 +5,8 @@
 --       take at most, how many bytes of payloads, mode ("stay": it will come back in time, "woken":
 --       the same, by a token, "go": somebody else has to watch), longest wait, number of outcomes;
 --       for each outcome: ordinal, fence, what ("completed", "dead", "again" after a time, "back"
---       unstarted), time, member, error; for each topic: its name, lease, attempts
+--       unstarted, "cut" off in the middle), time, member, error; for each topic: its name, lease,
+--       attempts
 -- Reply {now, time until it has to come back or -1, timers in the timeline without a record, for
 --        each outcome "1" or "0" if the run was not this one's any more, heads, bodies};
 --       heads has a line for each timer: ordinal, fence, due, attempt, length of the member and of
@@ -73,8 +74,8 @@ local function settle(ordinal, member, r, score, what, after, why)
   elseif what == 'again' then
     r.fence = NONE
     place(ordinal, member, r, now + after)
-  elseif what == 'back' then
-    r.fence, r.attempts = NONE, r.attempts - 1
+  elseif what == 'back' or what == 'cut' then
+    r.fence, r.attempts, r.cut = NONE, r.attempts - 1, r.cut or what == 'cut'
     place(ordinal, member, r, r.due)
   else
     if what == 'dead' then
