@@ -1,5 +1,7 @@
-"""``redsync demo``: processes of both kinds compete for three permits, and one of them is killed.
+"""``redsync demo``: processes of both kinds do what the library is for, and some are killed.
 
-`command` is the course of it, `crew` the worker processes, `worker` what each of them runs,
-`history` what they report, `checks` what must be true of that, and `show` what there is to see.
+There are two scenes: `permits` and `timers`.  `command` plays both, `course` is what they have in
+common, `crew` are the worker processes, and `worker` and `timer_worker` what these run.  `history`
+and `timer_history` hold what they report, `checks` and `timer_checks` what must be true of that,
+`summary` what it comes to, and `show` what there is to see.
 """

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .history import History, Hold
 
-__all__ = ["Check", "check", "most_at_once", "summary"]
+__all__ = ["Check", "check", "most_at_once"]
 
 ALLOWANCE = 1.0
 """Seconds after `permit_ttl` by which a killed holder's permit must be somebody else's."""
@@ -104,37 +104,6 @@ def losses(history: History) -> Iterator[str]:
         yield "it could not be found out how many permits are free at the end"
     elif history.free != history.count:
         yield f"{history.free} of {history.count} permits free at the end"
-
-
-def summary(history: History, took: float) -> dict[str, Any]:
-    """All that is worth telling, for JSON."""
-    checks = check(history)
-    kinds = Counter(hold.worker.partition("-")[0] for hold in history.holds)
-    returned = []
-    for hold in history.cut_off():
-        heir = history.next_after(hold)
-        after = None if heir is None else round(heir.granted - history.killed[hold.worker], 3)
-        returned.append(
-            {"worker": hold.worker, "slot": hold.slot, "fence": hold.fence, "back_after": after}
-        )
-    return {
-        "ok": not any(each.faults for each in checks),
-        "took": round(took, 3),
-        "permits": history.count,
-        "permit_ttl": history.permit_ttl,
-        "grants": dict(sorted(kinds.items())),
-        "most_at_once": most_at_once(history),
-        "lost": history.lost,
-        "killed": returned,
-        "signal": {
-            "sent_by": [worker for worker, _ in history.sent],
-            "woken": [worker for worker, _ in history.woken],
-        },
-        "checks": {
-            each.key: {"ok": not each.faults, "promise": each.promise, "faults": each.faults}
-            for each in checks
-        },
-    }
 
 
 def _meetings(history: History) -> Iterator[tuple[Hold, list[Hold]]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
 __all__ = ["Crew", "Worker"]
@@ -21,11 +22,13 @@ _LAST_WAIT: Final = 1.0
 class Worker:
     """One process.  It dies with us: it reads its orders from a pipe whose end we hold."""
 
-    def __init__(self, kind: str, name: str, key: str, url: str, inbox: Inbox) -> None:
+    def __init__(
+        self, program: str, kind: str, name: str, key: str, url: str, inbox: Inbox
+    ) -> None:
         self.name = name
         self.ended = False
         """It has closed its end of the reports: no more will come."""
-        command = [sys.executable, "-m", f"{__package__}.worker", kind, key, name]
+        command = [sys.executable, "-m", f"{__package__}.{program}", kind, key, name]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -81,11 +84,19 @@ Inbox = queue.SimpleQueue[tuple[Worker, "dict[str, Any] | None"]]
 
 
 class Crew:
-    """All workers, half of them asyncio, half threads; they end with the ``with`` block."""
+    """The workers of a scene, half of them asyncio, half threads; they end with the ``with`` block.
 
-    def __init__(self, size: int, key: str, url: str) -> None:
+    Args:
+        program: The module that they run.
+        numbers: Theirs; no two workers of the demo have the same.
+        key: What their keys in the server are named after.
+        url: The server.
+    """
+
+    def __init__(self, program: str, numbers: Iterable[int], key: str, url: str) -> None:
         self._inbox: Inbox = queue.SimpleQueue()
-        self._plan = [("asyncio" if n % 2 else "threads", n) for n in range(1, size + 1)]
+        self._program = program
+        self._plan = [("asyncio" if n % 2 else "threads", n) for n in numbers]
         self._key = key
         self._url = url
         self.workers: list[Worker] = []
@@ -94,7 +105,9 @@ class Crew:
         try:
             for kind, number in self._plan:
                 name = f"{kind}-{number}"
-                self.workers.append(Worker(kind, name, self._key, self._url, self._inbox))
+                self.workers.append(
+                    Worker(self._program, kind, name, self._key, self._url, self._inbox)
+                )
         except BaseException:
             self.__exit__()
             raise

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["History", "Hold"]
+__all__ = ["History", "Hold", "Record"]
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What the histories of all scenes tell."""
+
+    killed: dict[str, float] = field(default_factory=dict)
+    """Just before SIGKILL was sent, by worker."""
+    troubles: list[str] = field(default_factory=list)
+    """What should not have happened."""
 
 
 @dataclass
@@ -42,15 +52,13 @@ class Hold:
 
 
 @dataclass
-class History:
-    """All that there is to check."""
+class History(Record):
+    """All that there is to check of the permits and the signal."""
 
     count: int
     permit_ttl: float
     holds: list[Hold] = field(default_factory=list)
     """In the order of their reports."""
-    killed: dict[str, float] = field(default_factory=dict)
-    """Just before SIGKILL was sent, by worker."""
     lost: int = 0
     """Permits that ended without a release, other than by SIGKILL; slow machines have such."""
     sent: list[tuple[str, float]] = field(default_factory=list)
@@ -59,8 +67,6 @@ class History:
     """Whom a signal has woken, and when."""
     free: int | None = None
     """Free permits at the end; None if that could not be found out."""
-    troubles: list[str] = field(default_factory=list)
-    """What should not have happened."""
     _open: dict[tuple[str, int], Hold] = field(default_factory=dict)
 
     def add(self, worker: str, report: dict[str, Any]) -> Hold | None:

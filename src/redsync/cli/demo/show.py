@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from .history import History, Hold
-
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.live import Live
 
 __all__ = ["Lines", "Show", "Silence", "Table", "conclusion"]
 
@@ -20,14 +20,10 @@ _FRAME: Final = 0.05
 """Seconds for which a picture stands at least."""
 
 
-_COLUMNS: Final = {"Slot": 4, "Fence": 16, "Holder": 20, "Held for": 8, "Lease": 6}
-
-
 class Show(AbstractContextManager["Show"]):
-    """Tells a history while it is made.  This one tells nothing."""
+    """Tells what happens while it does.  This one tells nothing."""
 
-    def __init__(self, history: History) -> None:
-        self.history = history
+    def __init__(self) -> None:
         self.began = time.monotonic()
 
     def __exit__(
@@ -38,11 +34,14 @@ class Show(AbstractContextManager["Show"]):
     ) -> None:
         """End it."""
 
+    def scene(self, picture: Callable[[], RenderableType]) -> None:
+        """Begin a scene, and show this picture of it, which is made anew again and again."""
+
     def note(self, text: str) -> None:
         """Tell something special."""
 
-    def granted(self, hold: Hold) -> None:
-        """Tell that somebody got a permit."""
+    def detail(self, text: str) -> None:
+        """Tell something that the picture shows too."""
 
     def refresh(self) -> None:
         """Bring it up to date; called often."""
@@ -58,29 +57,20 @@ class Lines(Show):
         """Write the line."""
         print(f"{time.monotonic() - self.began:6.2f} s  {text}", flush=True)
 
-    def granted(self, hold: Hold) -> None:
-        """Write a line."""
-        waited = hold.granted - hold.asked
-        self.note(
-            f"slot {hold.slot}  fence {hold.fence}  to {hold.worker}.{hold.contender}"
-            f" after {waited:.3f} s"
-        )
+    def detail(self, text: str) -> None:
+        """Write the line."""
+        self.note(text)
 
 
 class Table(Show):
-    """A table of the slots, and the latest notes below it, on a terminal."""
+    """The picture of the scene, and the latest notes below it, on a terminal."""
 
-    def __init__(self, history: History) -> None:
-        from rich.live import Live
-
-        super().__init__(history)
+    def __init__(self) -> None:
+        super().__init__()
+        self._picture: Callable[[], RenderableType] | None = None
+        self._live: Live | None = None
         self._notes: deque[str] = deque(maxlen=8)
         self._drawn = 0.0
-        self._live = Live(auto_refresh=False, get_renderable=self._render)
-
-    def __enter__(self) -> Table:
-        self._live.__enter__()
-        return self
 
     def __exit__(
         self,
@@ -89,39 +79,36 @@ class Table(Show):
         traceback: TracebackType | None,
     ) -> None:
         """Leave the last picture and give the cursor back."""
-        self._live.__exit__(kind, error, traceback)
+        if self._live is not None:
+            self._live.stop()
+
+    def scene(self, picture: Callable[[], RenderableType]) -> None:
+        """Leave the last picture of the scene before, and go on below it."""
+        from rich.live import Live
+
+        if self._live is not None:
+            self._live.stop()
+            self._notes.clear()
+        self._picture = picture
+        self._live = Live(auto_refresh=False, get_renderable=self._render)
+        self._live.start()
 
     def note(self, text: str) -> None:
-        """Add it below the table."""
+        """Add it below the picture."""
         self._notes.append(f"{time.monotonic() - self.began:5.1f} s  {text}")
 
     def refresh(self) -> None:
         """Draw it, if the last picture is old enough."""
-        if time.monotonic() - self._drawn > _FRAME:
+        if self._live is not None and time.monotonic() - self._drawn > _FRAME:
             self._drawn = time.monotonic()
             self._live.refresh()
 
     def _render(self) -> RenderableType:
         from rich.console import Group
-        from rich.table import Table as Grid
         from rich.text import Text
 
-        history, now = self.history, time.monotonic()
-        grid = Grid(title=f"{history.count} permits, {len(history.holds)} times granted")
-        for name, width in _COLUMNS.items():
-            grid.add_column(name, width=width)
-        held = {hold.slot: hold for hold in history.open()}
-        for slot in range(history.count):
-            hold = held.get(slot)
-            grid.add_row(str(slot), *(self._row(hold, now) if hold else ("", "free", "", "")))
-        return Group(grid, *(Text(note) for note in self._notes))
-
-    def _row(self, hold: Hold, now: float) -> tuple[str, ...]:
-        holder = f"{hold.worker}.{hold.contender}"
-        if hold.worker in self.history.killed:
-            holder = f"[red]{holder} (killed)[/red]"
-        left = max(0.0, hold.until - now)
-        return str(hold.fence), holder, f"{now - hold.granted:.1f} s", f"{left:.1f} s"
+        assert self._picture is not None
+        return Group(self._picture(), *(Text(note) for note in self._notes))
 
 
 def conclusion(summary: dict[str, Any]) -> None:
@@ -135,6 +122,17 @@ def conclusion(summary: dict[str, Any]) -> None:
     for one in summary["killed"]:
         back = "never came back" if one["back_after"] is None else f"back in {one['back_after']} s"
         print(f"{one['worker']} was killed: slot {one['slot']} {back}.")
+    timers = summary["timers"]
+    if timers["runs"]:
+        latest = max((late for times in timers["lateness"].values() for late in times), default=0)
+        print(
+            f"Timers were set {timers['set']} times and ran {timers['runs']} times, at most"
+            f" {latest * 1e3:.1f} ms after they were due."
+        )
+    for one in timers["taken_over"]:
+        how = "nobody took over" if one["by"] is None else f"{one['by']} took over"
+        when = "" if one["after"] is None else f" after {one['after']} s"
+        print(f"{one['killed']} was killed in the middle of {one['timer']}: {how}{when}.")
     for each in summary["checks"].values():
         print(f"  {'ok    ' if each['ok'] else 'FAILED'}  {each['promise']}")
         for fault in each["faults"]:

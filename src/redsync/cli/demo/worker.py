@@ -1,4 +1,4 @@
-"""What a worker process of the demo runs: ``python -m redsync.cli.demo.worker KIND NAME``.
+"""What a worker of the first scene runs: ``python -m redsync.cli.demo.worker KIND KEY NAME``.
 
 Two contenders, tasks or threads, acquire and release permits until told to stop; a third one waits
 for a signal.  Each step is reported as a line of JSON on standard output.  Orders come in by
@@ -25,7 +25,7 @@ import redis.asyncio
 import redsync.aio
 import redsync.sync
 
-__all__ = ["CONTENDERS", "COUNT", "KEEP", "PERMIT_TTL", "main"]
+__all__ = ["CONTENDERS", "COUNT", "KEEP", "PERMIT_TTL", "Orders", "main", "report"]
 
 COUNT: Final = 3
 PERMIT_TTL: Final = 2.0
@@ -51,26 +51,25 @@ class Orders:
     """What the demo has told us to do."""
 
     def __init__(self) -> None:
-        self.stop = False
-        self.keep = False
-        """The first contender is to keep the next permit that it gets."""
+        self._given: set[str] = set()
 
-    def follow(self, send: Callable[[], object]) -> None:
-        """Take orders from now on, in a thread; the order to send a signal calls `send`."""
-        threading.Thread(target=self._read, args=(send,), daemon=True).start()
+    def given(self, order: str) -> bool:
+        """Whether it has been given, ever."""
+        return order in self._given
 
-    def _read(self, send: Callable[[], object]) -> None:
+    def follow(self, **actions: Callable[[], object]) -> None:
+        """Take orders from now on, in a thread; those that are named here are called."""
+        threading.Thread(target=self._read, args=(actions,), daemon=True).start()
+
+    def _read(self, actions: dict[str, Callable[[], object]]) -> None:
         try:
             # Without a buffer: its lock would be in the interpreter's way when it ends.
             with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
                 for line in lines:
-                    if line == b"stop\n":
-                        self.stop = True
-                    elif line == b"keep\n":
-                        self.keep = True
-                    elif line == b"signal\n":
-                        report("sent")
-                        send()
+                    order = line.decode().strip()
+                    self._given.add(order)
+                    if order in actions:
+                        actions[order]()
         except BaseException:
             traceback.print_exc()
         os._exit(1)
@@ -108,9 +107,9 @@ class Use:
 
     def pauses(self, orders: Orders) -> Iterator[float]:
         """How long to sleep, again and again, while it is in use."""
-        kept = orders.keep and self._contender == 0
+        kept = self._contender == 0 and orders.given("keep")  # this permit, until it is killed
         end = time.monotonic() + random.uniform(*_HOLD)
-        while not orders.stop and (kept or time.monotonic() < end):
+        while not orders.given("stop") and (kept or time.monotonic() < end):
             yield _TICK
             now = time.monotonic()
             if remaining := self._permit.remaining():
@@ -134,7 +133,7 @@ def run_threads(url: str, name: str, worker: str) -> None:
     orders = Orders()
 
     def contend(contender: int) -> None:
-        while not orders.stop:
+        while not orders.given("stop"):
             asked = time.monotonic()
             permit = semaphore.acquire()
             use = Use(contender, asked, permit)
@@ -149,7 +148,11 @@ def run_threads(url: str, name: str, worker: str) -> None:
             event.wait()
             report("woken")
 
-    orders.follow(event.set)
+    def send() -> None:
+        report("sent")
+        event.set()
+
+    orders.follow(signal=send)
     threading.Thread(target=listen, daemon=True).start()  # waits on when the program ends
     report("ready")
     with ThreadPoolExecutor(CONTENDERS) as pool:
@@ -169,7 +172,7 @@ async def run_asyncio(url: str, name: str, worker: str) -> None:
     loop = asyncio.get_running_loop()
 
     async def contend(contender: int) -> None:
-        while not orders.stop:
+        while not orders.given("stop"):
             asked = time.monotonic()
             permit = await semaphore.acquire()
             use = Use(contender, asked, permit)
@@ -184,7 +187,11 @@ async def run_asyncio(url: str, name: str, worker: str) -> None:
             await event.wait()
             report("woken")
 
-    orders.follow(lambda: asyncio.run_coroutine_threadsafe(event.set(), loop).result())
+    def send() -> None:
+        report("sent")
+        asyncio.run_coroutine_threadsafe(event.set(), loop).result()
+
+    orders.follow(signal=send)
     listener = asyncio.create_task(listen())
     report("ready")
     await asyncio.gather(*map(contend, range(CONTENDERS)))
