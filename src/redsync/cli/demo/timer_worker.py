@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 LEASE: Final = 1.0
-"""Seconds after which another worker takes over, for the topic that somebody is killed for."""
+"""Seconds after which another worker takes over, in the topics whose worker may be killed."""
 FAILURES: Final = 2
 """So often the flaky one fails."""
 PAUSE: Final = 0.2
@@ -53,7 +53,7 @@ _TICK: Final = 0.05
 
 TOPICS: Final[dict[str, dict[str, Any]]] = {
     "once": {},
-    "beat": {},
+    "beat": {"lease": LEASE},
     "flaky": {"backoff": Backoff(PAUSE, factor=2, jitter=0)},
     "broken": {"backoff": Backoff(PAUSE, jitter=0), "max_attempts": ATTEMPTS},
     "long": {"lease": LEASE},

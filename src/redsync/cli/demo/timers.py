@@ -51,10 +51,10 @@ class Appointments(Course):
         self._revive("broken")
         if (
             all(map(self._is_done, ("once-1", "once-2", "once-3", "moved", "flaky", "broken")))
-            and self._remove("beat")
             and self._take_over()
+            and self._is_done("long")
         ):
-            self._is_done("long")
+            self._remove("beat")
 
     def take(self, worker: Worker, report: dict[str, Any]) -> None:
         """Take down what a worker reports."""
@@ -110,19 +110,9 @@ class Appointments(Course):
                 self._history.dead[dead.timer_id] = dead.attempts, dead.error
         return timer in self._history.dead
 
-    def _remove(self, timer: str) -> bool:
-        if not self.wait_for(
-            lambda: self._history.completed(timer) >= BEATS, f"{timer} is done {BEATS} times"
-        ):
-            return False
-        self._timers.remove_timer(timer, timer)  # False if it runs at the moment
-        self._history.removed[timer] = self._clock()
-        self.show.note(f"{timer} is removed after {len(self._history.of(timer))} runs")
-        return self.wait_for(
-            lambda: all(run.how for run in self._history.of(timer)), f"no run of {timer} goes on"
-        )
-
     def _take_over(self) -> bool:
+        # The recurring timer goes on meanwhile.  Else nobody but its worker might have looked at
+        # Redis since the long one was taken, and would do so only after some seconds.
         self._arm("long", "long", "payload", 0)
         if not self.wait_for(self._renewed, "somebody keeps a lease"):
             return False
@@ -131,14 +121,25 @@ class Appointments(Course):
         victim = next(each for each in self.crew.workers if each.name == run.worker)
         self.show.note(f"{victim.name} is killed by SIGKILL while it runs {run.timer}")
         self.kill(victim)
+        self.crew.tell_all("finish")
+        return all(map(self._is_taken_over, self._history.cut_off()))
+
+    def _is_taken_over(self, run: Run) -> bool:
         self.wait_for(lambda: self._history.next_after(run), f"somebody takes {run.timer} over")
         heir = self._history.next_after(run)
         if heir is None:
             return False
-        after = heir.began - self._history.killed[victim.name]
+        after = heir.began - self._history.killed[run.worker]
         self.show.note(f"{heir.worker} has taken {run.timer} over after {after:.3f} s")
-        self.crew.tell_all("finish")
         return True
+
+    def _remove(self, timer: str) -> None:
+        if self.wait_for(
+            lambda: self._history.completed(timer) >= BEATS, f"{timer} is done {BEATS} times"
+        ):
+            self._timers.remove_timer(timer, timer)  # False if it runs at the moment
+            self._history.removed[timer] = self._clock()
+            self.show.note(f"{timer} is removed after {len(self._history.of(timer))} runs")
 
     def _renewed(self) -> Run | None:
         """The run whose worker is to be killed: it goes on, and its lease has been renewed."""
