@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import pty
@@ -14,16 +15,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import IO
+from typing import IO, Any
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from redsync import cli
 from redsync.cli.demo import command
 from redsync.cli.demo.checks import check, most_at_once
 from redsync.cli.demo.history import History, Hold
 from redsync.cli.demo.show import Show
+from redsync.cli.demo.summary import summary
+from redsync.cli.demo.timer_checks import check_timers
+from redsync.cli.demo.timer_history import Arming, Run, TimerHistory
+from redsync.cli.demo.timers import picture
 from redsync.cli.server import Server
 
 from .support.sync import connect, eventually
@@ -187,29 +193,294 @@ def test_reports_make_a_history() -> None:
     assert (history.open(), held.end, history.lost) == ([], 1.6, 0)
 
 
+# What the checks find in histories of timers
+
+
+def arming(timer: str, payload: str, at: int, period: int, every: int | None = None) -> Arming:
+    """At a time of the server's clock in milliseconds."""
+    return Arming(timer, payload, at * 1000, period * 1000, (at + period) * 1000, every)
+
+
+def run(worker: str, timer: str, due: int, clock: int, how: str | None, **facts: Any) -> Run:
+    """Of both clocks, milliseconds; theirs run side by side."""
+    known: dict[str, Any] = {
+        "payload": "payload",
+        "attempt": 1,
+        "fence": clock,
+        "until": clock / 1e3 + 30,
+    }
+    return Run(
+        worker, timer, due=due * 1000, clock=clock * 1000, began=clock / 1e3, how=how,
+        **(known | facts),
+    )  # fmt: skip
+
+
+def kept() -> TimerHistory:
+    """One timer of each sort; asyncio-5 is killed at 2.5, and had renewed its lease until 3.4."""
+    history = TimerHistory(1.0)
+    history.armings = [
+        arming("once", "payload", 1000, 300),
+        arming("moved", "old", 1000, 500),
+        arming("moved", "new", 1010, 800),
+        arming("flaky", "payload", 1000, 100),
+        arming("broken", "payload", 1000, 100),
+        arming("beat", "payload", 1000, 400, every=400_000),
+        arming("long", "payload", 2000, 0),
+    ]
+    history.runs = [
+        run("asyncio-5", "flaky", 1100, 1101, "failed"),
+        run("threads-6", "broken", 1100, 1102, "failed"),
+        run("threads-6", "once", 1300, 1302, "completed"),
+        run("threads-6", "flaky", 1100, 1303, "failed", attempt=2),
+        run("asyncio-5", "broken", 1100, 1304, "failed", attempt=2),
+        run("asyncio-5", "beat", 1400, 1403, "completed"),
+        run("asyncio-5", "broken", 1501, 1504, "completed"),
+        run("threads-6", "flaky", 1100, 1705, "completed", attempt=3),
+        run("asyncio-5", "beat", 1800, 1801, "completed"),
+        run("asyncio-5", "moved", 1810, 1812, "completed", payload="new"),
+        run("asyncio-5", "long", 2000, 2001, None, until=3.4),
+        run("asyncio-5", "beat", 2200, 2202, "completed"),
+        run("threads-6", "long", 2000, 3405, "completed", attempt=2),
+    ]
+    history.killed = {"asyncio-5": 2.5}
+    history.dead = {"broken": (2, "Failure: it does not work yet")}
+    history.revived = {"broken": 1_500_000}
+    history.removed = {"beat": 2_500_000}
+    history.left = 0
+    return history
+
+
+def timer_faults(history: TimerHistory) -> dict[str, list[str]]:
+    return {each.key: each.faults for each in check_timers(history) if each.faults}
+
+
+def test_a_sound_history_of_timers_has_no_faults() -> None:
+    assert timer_faults(kept()) == {}
+
+
+def test_a_demo_that_ran_no_timers_proves_nothing() -> None:
+    assert list(timer_faults(TimerHistory(1.0))) == [
+        "timers_once",
+        "timers_retried",
+        "timers_dead",
+        "timers_recurring",
+        "timers_taken_over",
+        "timers_left",
+    ]
+
+
+def test_a_timer_that_ran_early_is_found() -> None:
+    history = kept()
+    history.runs[2].clock = history.runs[2].due - 1
+    assert timer_faults(history) == {
+        "timers_on_time": ["attempt 1 of once by threads-6 began 0.000001 s early"]
+    }
+
+
+def test_a_timer_that_was_set_too_early_is_found() -> None:
+    history = kept()
+    history.armings[0].due = history.runs[2].due = 1_299_999
+    assert timer_faults(history) == {
+        "timers_on_time": ["once was set for an earlier time than it was asked for"]
+    }
+
+
+@pytest.mark.parametrize("number", [2, 5, 6])
+def test_a_timer_that_ran_at_a_time_of_its_own_is_found(number: int) -> None:
+    history = kept()
+    history.runs[number].due -= 2_000
+    (found,) = timer_faults(history)["timers_on_time"]
+    assert found.endswith("was due at a time for which it was not set")
+
+
+def test_a_replaced_timer_that_ran_is_found() -> None:
+    history = kept()
+    history.runs.append(run("threads-6", "moved", 1500, 1501, "completed", payload="old"))
+    assert timer_faults(history) == {
+        "timers_once": [
+            "attempt 1 of moved by threads-6 ran, though another one had taken its place"
+        ]
+    }
+
+
+def test_a_timer_that_ran_before_it_could_be_replaced_is_no_fault() -> None:
+    history = kept()
+    history.armings[2] = arming("moved", "new", 1510, 300)
+    history.runs.append(run("threads-6", "moved", 1500, 1501, "completed", payload="old"))
+    assert timer_faults(history) == {}
+
+
+@pytest.mark.parametrize(("times", "how"), [(0, "lost"), (2, "completed")])
+def test_a_timer_that_was_not_done_once_is_found(times: int, how: str) -> None:
+    history = kept()
+    history.runs[2].how = how
+    history.runs.append(replace(history.runs[2], fence=9000))
+    assert timer_faults(history) == {"timers_once": [f"once was done {times} times"]}
+
+
+def test_another_attempt_that_came_too_soon_is_found() -> None:
+    history = kept()
+    history.runs[7].clock = history.runs[3].clock + 399_999
+    assert timer_faults(history) == {
+        "timers_retried": ["attempt 3 of flaky by threads-6 came after 0.399999 s"]
+    }
+
+
+def test_attempts_that_are_missing_are_found() -> None:
+    history = kept()
+    history.runs[3].how = "completed"
+    del history.runs[7]
+    assert timer_faults(history) == {
+        "timers_retried": [
+            "expected failed, failed, completed, but attempt 1 failed, attempt 2 completed"
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("dead", "fault"),
+    [
+        ({}, "it was not found among the dead"),
+        ({"broken": (3, "it does not work yet")}, "it was found dead after 3 attempts"),
+        ({"broken": (2, "KeyError: 'x'")}, "it was found dead after 2 attempts, of KeyError: 'x'"),
+    ],
+)
+def test_a_death_that_was_not_noted_is_found(dead: dict[str, tuple[int, str]], fault: str) -> None:
+    history = kept()
+    history.dead = dead
+    (found,) = timer_faults(history)["timers_dead"]
+    assert found.startswith(fault)
+
+
+def test_a_revived_timer_that_did_not_run_is_found() -> None:
+    history = kept()
+    del history.runs[6]
+    assert timer_faults(history) == {
+        "timers_once": ["broken was done 0 times"],
+        "timers_dead": ["expected completed, but it did not run"],
+    }
+
+
+def test_a_beat_that_came_twice_is_found() -> None:
+    history = kept()
+    history.runs.append(run("threads-6", "beat", 2200, 2300, "completed"))
+    assert timer_faults(history) == {
+        "timers_recurring": ["attempt 1 of beat by threads-6 was due no later than the one before"]
+    }
+
+
+def test_a_beat_whose_worker_was_killed_comes_again() -> None:
+    history = kept()
+    history.runs[11].how, history.runs[11].until = None, 3.2
+    history.runs.append(run("threads-6", "beat", 2200, 3201, "completed", attempt=2))
+    assert timer_faults(history) == {}
+
+
+def test_a_beat_after_the_end_is_found() -> None:
+    history = kept()
+    history.runs.append(run("threads-6", "beat", 2600, 2601, "completed"))
+    assert timer_faults(history) == {
+        "timers_recurring": ["attempt 1 of beat by threads-6 was due after it had been removed"]
+    }
+
+
+def test_a_timer_that_nobody_took_over_is_found() -> None:
+    history = kept()
+    del history.runs[-1]
+    history.left = 1
+    assert timer_faults(history) == {
+        "timers_once": ["long was done 0 times"],
+        "timers_taken_over": ["nobody took over from attempt 1 of long by asyncio-5"],
+        "timers_left": ["1 timers are left at the end"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"began": 3.399},
+            "began 0.001 s before the lease of attempt 1 of long by asyncio-5 ended",
+        ),
+        ({"began": 4.501}, "attempt 2 of long by threads-6 began only after 2.001 s"),
+        ({"worker": "asyncio-5"}, "was followed by one of the same process"),
+        ({"attempt": 1}, "does not count attempt 1 of long by asyncio-5"),
+    ],
+)
+def test_a_timer_that_was_taken_over_otherwise_is_found(change: dict[str, Any], fault: str) -> None:
+    history = kept()
+    history.runs[-1] = replace(history.runs[-1], **change)
+    (found,) = timer_faults(history)["timers_taken_over"]
+    assert fault in found
+
+
+def test_reports_make_a_history_of_timers() -> None:
+    history = TimerHistory(1.0)
+    which = {"timer": "long", "fence": 7}
+    facts = {"payload": "x", "attempt": 1, "due": 1, "clock": 2_000_001, "until": 3.0}
+    began = history.add("threads-6", {"what": "began", "at": 2.0, **which, **facts})
+    assert (history.runs, began.how, began.lateness) == ([began], None, 2.0)
+    history.add("threads-6", {"what": "sure", "at": 2.5, **which, "until": 3.5})
+    assert began.until == 3.5
+    history.killed["threads-6"] = 2.6
+    assert history.cut_off() == [began]
+    history.add("threads-6", {"what": "ended", "at": 2.55, **which, "how": "completed"})
+    assert (history.cut_off(), history.completed("long")) == ([], 1)
+
+
+def test_the_table_tells_how_each_timer_fares() -> None:
+    history = kept()
+    del history.runs[-1], history.runs[6:8], history.runs[2]
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(picture(history))
+    rows = [re.split(r" *│ *", line)[1:-1] for line in console.export_text().splitlines()]
+    assert [row for row in rows if row] == [
+        ["once", "0", "", "", "", "waits"],
+        ["moved", "1", "1", "2.0 ms", "asyncio-5", "completed"],
+        ["flaky", "2", "2", "", "threads-6", "failed"],
+        ["broken", "2", "2", "", "asyncio-5", "dead"],
+        ["beat", "3", "1", "2.0 ms", "asyncio-5", "removed"],
+        ["long", "1", "1", "1.0 ms", "asyncio-5 (killed)", "runs"],
+    ]
+
+
 # The command
 
 
-@pytest.mark.parametrize(("plant", "status"), [(None, 0), ("falling fence", 1)])
+@pytest.mark.parametrize(("plant", "status"), [(None, 0), ("falling fence", 1), ("early timer", 1)])
 @pytest.mark.parametrize("options", [[], ["--json"]])
 def test_the_exit_status_tells_of_a_broken_promise(
     monkeypatch: pytest.MonkeyPatch, plant: str | None, status: int, options: list[str]
 ) -> None:
-    def perform(history: History, show: Show, url: str | None) -> None:
+    def perform(history: History, timer_history: TimerHistory, show: Show, url: str | None) -> None:
         vars(history).update(vars(sound()))
-        if plant:
+        vars(timer_history).update(vars(kept()))
+        if plant == "falling fence":
             history.holds[3].fence = 9
+        elif plant == "early timer":
+            timer_history.runs[0].clock = 0
 
     monkeypatch.setattr(command, "perform", perform)
     result = CliRunner().invoke(command.demo, options)
     assert result.exit_code == status, result.output
     if options:
-        summary = json.loads(result.output)
-        assert summary["ok"] is (plant is None)
-        assert summary["checks"]["fences"]["ok"] is (plant is None)
-        assert summary["checks"]["signal"]["ok"] is True
+        told = json.loads(result.output)
+        assert told["ok"] is (plant is None)
+        assert told["checks"]["fences"]["ok"] is (plant != "falling fence")
+        assert told["checks"]["timers_on_time"]["ok"] is (plant != "early timer")
+        assert told["checks"]["signal"]["ok"] is True
     else:
-        assert ("FAILED  fences rise" in result.output) is bool(plant)
+        assert ("FAILED  fences rise" in result.output) is (plant == "falling fence")
+        assert ("FAILED  no timer runs early" in result.output) is (plant == "early timer")
+
+
+def test_a_demo_that_broke_off_says_nothing_of_timers() -> None:
+    history = sound()
+    history.troubles = ["it took too long until something"]
+    result = summary(history, TimerHistory(1.0), 1.0)
+    faulty = [key for key, each in result["checks"].items() if not each["ok"]]
+    assert (result["ok"], faulty) == (False, ["workers"])
+    assert not any(key.startswith("timers") for key in result["checks"])
 
 
 def test_a_server_that_cannot_be_reached_is_told() -> None:
@@ -241,14 +512,20 @@ def test_it_ends_in_time_with_a_summary_for_programs() -> None:
     )
     assert time.monotonic() - began < 20
     assert (ended.returncode, ended.stderr) == (0, "")
-    summary = json.loads(ended.stdout)
-    assert summary["ok"] is True
-    assert all(each["ok"] for each in summary["checks"].values())
-    assert min(summary["grants"].values()) > 0
-    assert set(summary["grants"]) == {"asyncio", "threads"}
-    assert summary["most_at_once"] == 3
-    assert len(summary["signal"]["woken"]) == 1
-    assert 0 < summary["killed"][0]["back_after"] <= 3
+    told = json.loads(ended.stdout)
+    assert told["ok"] is True
+    assert all(each["ok"] for each in told["checks"].values())
+    assert min(told["grants"].values()) > 0
+    assert set(told["grants"]) == {"asyncio", "threads"}
+    assert told["most_at_once"] == 3
+    assert len(told["signal"]["woken"]) == 1
+    assert 0 < told["killed"][0]["back_after"] <= 3
+    timers = told["timers"]
+    assert min(late for times in timers["lateness"].values() for late in times) >= 0
+    assert [each["attempts"] for each in timers["dead"]] == [2]
+    taken = [each for each in timers["taken_over"] if each["timer"] == "long"]
+    assert {taken[0]["killed"], taken[0]["by"]} == {"asyncio-5", "threads-6"}
+    assert 0 < taken[0]["after"] <= 2
 
 
 def test_it_uses_the_server_it_is_given_and_leaves_nothing_there(server: Server) -> None:
@@ -260,10 +537,16 @@ def test_it_uses_the_server_it_is_given_and_leaves_nothing_there(server: Server)
     assert "\x1b" not in ended.stdout  # plain lines
     assert re.search(r"^ *\d\.\d\d s  slot \d  fence \d+  to threads-\d", ended.stdout, re.M)
     assert re.search(r"^ *\d\.\d\d s  slot \d is back after [12]\.\d+ s$", ended.stdout, re.M)
+    assert re.search(
+        r"^ *\d+\.\d\d s  once-1  attempt 1  by .*-\d, .* ms after", ended.stdout, re.M
+    )
+    assert re.search(r"^ *\d+\.\d\d s  .*-\d has taken long over after [01]\.", ended.stdout, re.M)
     with connect(server) as client:
         left = [key for key in client.scan_iter() if key != b"mine"]
-        # What ends a blocked wait goes by itself.
-        assert [key for key in left if client.ttl(key) < 0 or b":wake:" not in key] == []
+        # What ends a blocked wait, or is there for a repeated command, goes by itself.
+        passing = re.compile(rb":(wake|unblock|request|claimed):")
+        assert [key for key in left if not passing.search(key)] == []
+        assert [key for key in left if not 0 <= client.ttl(key) <= 120] == []
         assert client.get("mine") == b"1"
 
 
@@ -277,12 +560,12 @@ def running(stdout: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
             demo.kill()
 
 
-def pids_before_the_first_grant(lines: IO[str]) -> list[int]:
+def pids_until_the_last_worker(lines: IO[str]) -> list[int]:
     pids = []
     for line in lines:
         if found := re.search(r"  pid (\d+)", line):
             pids.append(int(found[1]))
-        if "fence" in line:
+        if "worker threads-6" in line:
             break
     return pids
 
@@ -291,8 +574,8 @@ def pids_before_the_first_grant(lines: IO[str]) -> list[int]:
 def test_server_and_workers_die_with_it(number: signal.Signals) -> None:
     with running() as demo:
         assert demo.stdout is not None
-        pids = pids_before_the_first_grant(demo.stdout)
-        assert len(pids) == 5
+        pids = pids_until_the_last_worker(demo.stdout)
+        assert len(pids) == 7
         assert not any(map(gone, pids))
         demo.send_signal(number)
         eventually(lambda: demo.poll() is not None)
