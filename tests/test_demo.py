@@ -25,7 +25,7 @@ from redsync import cli
 from redsync.cli.demo import command
 from redsync.cli.demo.checks import check, most_at_once
 from redsync.cli.demo.history import History, Hold
-from redsync.cli.demo.show import Show
+from redsync.cli.demo.show import Show, Table
 from redsync.cli.demo.summary import summary
 from redsync.cli.demo.timer_checks import check_timers
 from redsync.cli.demo.timer_history import Arming, Run, TimerHistory
@@ -428,6 +428,16 @@ def test_reports_make_a_history_of_timers() -> None:
     assert (history.cut_off(), history.completed("long")) == ([], 1)
 
 
+def test_a_scene_leaves_its_last_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    with Table() as show:
+        show.scene(lambda: "permits")
+        show.note("a signal")
+        show.scene(lambda: "timers")
+        show.note("a death")
+    seen = re.findall("permits|a signal|timers|a death", capsys.readouterr().out)
+    assert seen == ["permits", "a signal", "timers", "a death"]
+
+
 def test_the_table_tells_how_each_timer_fares() -> None:
     history = kept()
     del history.runs[-1], history.runs[6:8], history.runs[2]
@@ -505,6 +515,18 @@ def test_the_package_imports_neither_click_nor_rich() -> None:
 # The whole of it
 
 
+@contextmanager
+def running(
+    stdout: int = subprocess.PIPE, stderr: int | None = None, **variables: str
+) -> Iterator[subprocess.Popen[str]]:
+    environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100", **variables}
+    with subprocess.Popen(DEMO, env=environment, stdout=stdout, stderr=stderr, text=True) as demo:
+        try:
+            yield demo
+        finally:
+            demo.kill()
+
+
 def test_it_ends_in_time_with_a_summary_for_programs() -> None:
     began = time.monotonic()
     ended = subprocess.run(
@@ -528,19 +550,27 @@ def test_it_ends_in_time_with_a_summary_for_programs() -> None:
     assert 0 < taken[0]["after"] <= 2
 
 
+def lasting_keys(server: Server) -> list[bytes]:
+    with connect(server) as client:
+        return [key for key in client.scan_iter() if client.ttl(key) == -1]
+
+
 def test_it_uses_the_server_it_is_given_and_leaves_nothing_there(server: Server) -> None:
     assert server.ask("SET mine 1") == "+OK"
-    environment = {**ENVIRONMENT, "REDIS_URL": server.url}
-    ended = subprocess.run(DEMO, env=environment, capture_output=True, text=True, timeout=25)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "server  pid" not in ended.stdout
-    assert "\x1b" not in ended.stdout  # plain lines
-    assert re.search(r"^ *\d\.\d\d s  slot \d  fence \d+  to threads-\d", ended.stdout, re.M)
-    assert re.search(r"^ *\d\.\d\d s  slot \d is back after [12]\.\d+ s$", ended.stdout, re.M)
-    assert re.search(
-        r"^ *\d+\.\d\d s  once-1  attempt 1  by .*-\d, .* ms after", ended.stdout, re.M
-    )
-    assert re.search(r"^ *\d+\.\d\d s  .*-\d has taken long over after [01]\.", ended.stdout, re.M)
+    stdout = ""
+    with running(REDIS_URL=server.url, stderr=subprocess.PIPE) as demo:
+        assert demo.stdout is not None and demo.stderr is not None
+        for line in demo.stdout:
+            stdout += line
+            if "beat is set" in line:
+                eventually(lambda: lasting_keys(server) == [b"mine"])  # should it be killed now
+        assert (demo.wait(), demo.stderr.read()) == (0, "")
+    assert "server  pid" not in stdout
+    assert "\x1b" not in stdout  # plain lines
+    assert re.search(r"^ *\d+\.\d\d s  slot \d  fence \d+  to threads-\d", stdout, re.M)
+    assert re.search(r"^ *\d+\.\d\d s  slot \d is back after [12]\.\d+ s$", stdout, re.M)
+    assert re.search(r"^ *\d+\.\d\d s  once-1  attempt 1  by .*-\d, .* ms after", stdout, re.M)
+    assert re.search(r"^ *\d+\.\d\d s  .*-\d has taken long over after [01]\.", stdout, re.M)
     with connect(server) as client:
         left = [key for key in client.scan_iter() if key != b"mine"]
         # What ends a blocked wait, or is there for a repeated command, goes by itself.
@@ -548,16 +578,6 @@ def test_it_uses_the_server_it_is_given_and_leaves_nothing_there(server: Server)
         assert [key for key in left if not passing.search(key)] == []
         assert [key for key in left if not 0 <= client.ttl(key) <= 120] == []
         assert client.get("mine") == b"1"
-
-
-@contextmanager
-def running(stdout: int = subprocess.PIPE) -> Iterator[subprocess.Popen[str]]:
-    environment = {**ENVIRONMENT, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(DEMO, env=environment, stdout=stdout, text=True) as demo:
-        try:
-            yield demo
-        finally:
-            demo.kill()
 
 
 def pids_until_the_last_worker(lines: IO[str]) -> list[int]:

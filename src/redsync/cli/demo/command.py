@@ -128,7 +128,8 @@ def perform(history: History, timer_history: TimerHistory, show: Show, url: str 
         if history.troubles:
             return
         show.scene(lambda: timers.picture(timer_history))
-        appointments = timers.Appointments(timer_history, show, runners, setter)
+        keys = timers.timer_keys(key)
+        appointments = timers.Appointments(timer_history, show, runners, setter, keys)
         try:
             appointments.run()
             timer_history.left = appointments.count_left()

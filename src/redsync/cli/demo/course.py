@@ -51,6 +51,9 @@ class Course:
         """Take down what a worker reports."""
         raise NotImplementedError
 
+    def tend(self) -> None:
+        """Look after whatever needs it; called often."""
+
     def watch(self, seconds: float) -> None:
         """Take reports for some time."""
         until = time.monotonic() + seconds
@@ -92,6 +95,7 @@ class Course:
         report = self.crew.next_report(min(deadline, time.monotonic() + FRAME))
         if report is not None:
             self._take(*report)
+        self.tend()
         self.show.refresh()
 
     def _take(self, worker: Worker, report: dict[str, Any] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from .show import Show
 from .timer_checks import BEATS
 from .timer_history import Arming, Run, TimerHistory
 from .timer_worker import TOPICS, options, router_for
+from .worker import KEEP
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +28,7 @@ LIMIT: Final = 11.0
 """Seconds for the course."""
 
 _EVERY: Final = 0.4
+_PROLONG: Final = 0.2
 
 _COLUMNS: Final = {"Timer": 7, "Runs": 4, "Attempt": 7, "Late": 9, "Worker": 20, "State": 9}
 
@@ -33,10 +36,14 @@ _COLUMNS: Final = {"Timer": 7, "Runs": 4, "Attempt": 7, "Late": 9, "Worker": 20,
 class Appointments(Course):
     """Timers that run when they are due, are replaced, fail, die, recur, and lose their worker."""
 
-    def __init__(self, history: TimerHistory, show: Show, crew: Crew, timers: Timers) -> None:
+    def __init__(
+        self, history: TimerHistory, show: Show, crew: Crew, timers: Timers, keys: list[bytes]
+    ) -> None:
         super().__init__(history, show, crew, LIMIT)
         self._history = history
         self._timers = timers
+        self._keys = keys
+        self._prolonged = 0.0
         self._mended: set[Worker] = set()
 
     def play(self) -> None:
@@ -68,6 +75,15 @@ class Appointments(Course):
             )
         elif report["what"] == "ended":
             self.show.detail(f"{run.timer}  attempt {run.attempt}  {run.how}")
+
+    def tend(self) -> None:
+        """Have the keys outlive a demo that is killed by a while, and not for good."""
+        if time.monotonic() - self._prolonged > _PROLONG:
+            self._prolonged = time.monotonic()
+            with self._timers.redis_client.pipeline(transaction=False) as pipeline:
+                for key in self._keys:
+                    pipeline.expire(key, KEEP)
+                pipeline.execute()
 
     def count_left(self) -> int:
         """How many timers are in Redis, dead or not."""

@@ -29,7 +29,7 @@ __all__ = ["CONTENDERS", "COUNT", "KEEP", "PERMIT_TTL", "Orders", "main", "repor
 
 COUNT: Final = 3
 PERMIT_TTL: Final = 2.0
-KEEP: Final = 30.0
+KEEP: Final = 30
 """Seconds for which the keys outlive a demo that was killed."""
 CONTENDERS: Final = 2
 
