@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -138,6 +139,37 @@ async def test_a_worker_that_becomes_full_hands_over_what_it_had_promised(
             assert gate.entered == 1
         gate.open.set()
     assert record.runs[0].lateness < 1
+
+
+async def test_who_dies_is_replaced_once_the_lease_is_over_by_one_that_was_idle(
+    make_timers: MakeTimers, client: Any, far: Redis, proxy: FaultProxy
+) -> None:
+    router = Router()
+    runs: list[TimerRun] = []
+
+    @router.handler(topic="long", lease=0.5)
+    async def take_long(data: object, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        while run.attempt == 1 and not run.lost:
+            await sleep(0.01)
+
+    async with make_timers(router, connected=far):
+        await eventually(partial(blocked, client, 1))  # so it is the first to be woken
+        async with make_timers(router) as idle:
+            await eventually(partial(blocked, client, 2))
+            await idle.set_timer("long", "1", None, NOW)
+            await eventually(lambda: runs)
+            proxy.partition()
+            await emptied(idle)
+        proxy.heal()
+    assert [run.attempt for run in runs] == [1, 2]
+    assert runs[1].lateness < 2
+
+
+async def blocked(client: Any, count: int) -> bool:
+    """Whether so many workers wait for a token."""
+    waiting = [each for each in await client.client_list() if each["cmd"] == "blpop"]
+    return len(waiting) == count
 
 
 async def test_who_stops_hands_over_what_it_had_promised(make_timers: MakeTimers) -> None:

@@ -166,12 +166,20 @@ class Runner:
         self._answered = True
         self.begun.set()
         self._pauses.reset()
-        alarm = monotonic() + min(SLICE if turn.wait is None else turn.wait, SLICE) / 1e6
+        alarm = monotonic() + self._wait(turn) / 1e6
         self._begin_all(turn.claimed, turn.now, asked)
         self._adoption.look(self._schedule, turn.unindexed, self._duties)
         if len(self._running) < self._size:
             self._watch()
         await self._news.wait(alarm - monotonic())
+
+    def _wait(self, turn: Turn) -> int:
+        """How long there is nothing to look for."""
+        if len(turn.claimed) + len(self._running) >= self._size:
+            return SLICE
+        # What somebody else has claimed since is learned of before its lease is over.
+        leases = [each.terms.lease for each in list(self._duties.values())]
+        return min(SLICE if turn.wait is None else turn.wait, SLICE, *leases)
 
     async def _turn(self, room: int, *, leaving: bool) -> tuple[Turn, float]:
         terms = [each.terms for each in list(self._duties.values())]
