@@ -9,7 +9,7 @@ import click
 
 __all__ = ["redsync"]
 
-COMMANDS: Final = {"demo": "redsync.cli.demo.command"}
+COMMANDS: Final = {"demo": "redsync.cli.demo.command", "timers": "redsync.cli.timers.command"}
 """Where a subcommand lives: a module with a `click.Command` of the subcommand's name."""
 
 

@@ -1,0 +1,1 @@
+"""``redsync timers``: runs timers, and shows and mends what is in Redis."""
