@@ -201,7 +201,7 @@ def test_ls_tells_what_becomes_of_a_timer(server: Server, timers: Timers) -> Non
     go.set()
     call.result()
     assert states == {
-        "failed": "retrying, 1 attempts",
+        "failed": "retrying, 1 failed",
         "taken": "running",
         "due": "waiting",
         "not due": "armed",

@@ -206,7 +206,7 @@ def print_all(columns: tuple[str, ...], rows: list[tuple[str, ...]], count: int,
 
 _one_topic = click.argument("topic", callback=checked(checked_topic))
 _ids = click.argument(
-    "ids", metavar="ID...", nargs=-1, callback=checked(partial(checked_text, "ID"))
+    "ids", metavar="[ID]...", nargs=-1, callback=checked(partial(checked_text, "ID"))
 )
 _all = click.option("--all", "whole", is_flag=True, help="All of the topic; asks first.")
 _yes = click.option("-y", "--yes", is_flag=True, help="With --all: do not ask.")

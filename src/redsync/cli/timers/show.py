@@ -41,8 +41,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def armed_row(timer: Armed, now: datetime) -> tuple[str, ...]:
     """What a table says of a timer that is not dead."""
     state: str = timer.state
-    if timer.attempts > 1 or timer.state == "retrying":
-        state += f", {timer.attempts} attempts"
+    if timer.state == "retrying":
+        state += f", {timer.attempts} failed"
+    elif timer.attempts > 1:
+        state += f", attempt {timer.attempts}"
     if timer.every is not None:
         state += f", every {timer.every}"
     return (
