@@ -19,7 +19,7 @@ from ...exceptions import RedisTimersError
 from ...routing import checked_topic
 from .show import armed_row, dead_row, print_json, print_table, printable
 from .target import SCHEMES, AnyTimers, Asking, given, load, open_url, reaching
-from .timeline import fetch, fetch_time, remove
+from .timeline import fetch, remove
 from .work import work
 
 __all__ = ["timers"]
@@ -178,10 +178,10 @@ def dead(timers: AnyTimers, topic: str | None, limit: int | None, as_json: bool)
     if limit is None and not as_json:
         limit = FEW
     with Asking(timers) as ask:
-        found, now = ask(fetch_dead(timers, topic)), ask(fetch_time(timers))
+        found = ask(fetch_dead(timers, topic))
     if as_json:
         return print_json(found[:limit])
-    rows = [dead_row(each, now) for each in found[:limit]]
+    rows = [dead_row(each) for each in found[:limit]]
     columns = ("topic", "id", "error", "attempts", "due", "died", "payload")
     print_all(columns, rows, len(found), "dead timers")
 

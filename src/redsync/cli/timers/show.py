@@ -30,9 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         console.width = _ENDLESS
     table = Table(box=None if piped else SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        # Topics and ids are there to be copied.
-        whole = column in ("topic", "id")
-        table.add_column(column, no_wrap=piped, overflow="fold" if whole else "ellipsis")
+        wraps = not piped and column in ("topic", "id", "error", "payload")
+        table.add_column(column, no_wrap=not wraps, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
@@ -57,7 +56,7 @@ def armed_row(timer: Armed, now: datetime) -> tuple[str, ...]:
     )
 
 
-def dead_row(timer: DeadTimer, now: datetime) -> tuple[str, ...]:
+def dead_row(timer: DeadTimer) -> tuple[str, ...]:
     """What a table says of a dead timer."""
     return (
         printable(timer.topic),
@@ -65,7 +64,7 @@ def dead_row(timer: DeadTimer, now: datetime) -> tuple[str, ...]:
         _shortened(timer.error),
         str(timer.attempts),
         _local(timer.scheduled_for),
-        f"{_local(timer.died_at)} ({_relative(timer.died_at - now)})",
+        _local(timer.died_at),
         _shortened(_text(timer.payload)),
     )
 
@@ -124,7 +123,7 @@ def printable(text: str) -> str:
 
 
 def _local(instant: datetime) -> str:
-    return instant.astimezone().isoformat(" ", "seconds")
+    return f"{instant.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _relative(distance: timedelta) -> str:
