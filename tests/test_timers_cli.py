@@ -505,12 +505,13 @@ def test_it_logs_what_fails_and_ends_at_once_if_nothing_runs(
     program: str, folder: Path, timers: Timers
 ) -> None:
     timers.set_timer("broken", "a", 0, NOW)
-    with running(folder, program) as worker:
+    with running(folder, program, "--timeout", "0") as worker:
         worker.logged("timer 'a' of topic 'broken': attempt 1 of 1 failed; it counts as dead")
         worker.logged("ValueError: it is broken")
         eventually(lambda: dead_ids(timers) == ["a"])
         worker.signal(signal.SIGINT, "SIGINT: no more timers are taken")
         worker.ended(0)
+        assert worker.log.endswith("INFO redsync: stopped\n")
         assert f"INFO redsync: {program} runs timers (" in worker.log
         assert "of the topics 'jobs', 'threads', 'broken'\n" in worker.log
 

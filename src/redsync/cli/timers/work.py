@@ -83,9 +83,9 @@ class _Course:
         _log.info("redsync: %s: no more timers are taken; waiting for what runs%s", which, limit)
         return self._timeout
 
-    def waited(self, began: float, patience: float | None) -> None:
-        """Note whether that was enough."""
-        if patience is not None and monotonic() - began >= patience:
+    def waited(self, busy: bool, began: float, patience: float | None) -> None:
+        """Note whether that was enough for what ran, if anything did."""
+        if busy and patience is not None and monotonic() - began >= patience:
             self.cut_off = True
 
 
@@ -94,9 +94,9 @@ async def _work_in_tasks(timers: aio.Timers, course: _Course) -> None:
     stops: list[asyncio.Task[None]] = []
 
     async def stop(number: int) -> None:
-        began, patience = monotonic(), course.patience(number)
+        busy, began, patience = _is_busy(timers), monotonic(), course.patience(number)
         await timers.stop(patience)
-        course.waited(began, patience)
+        course.waited(busy, began, patience)
 
     def begin_stop(number: int) -> None:
         # By way of the loop: so it comes after the first step of what it stops.
@@ -120,9 +120,9 @@ def _work_in_threads(timers: sync.Timers, course: _Course) -> None:
     stops: list[threading.Thread] = []
 
     def stop(number: int) -> None:
-        began, patience = monotonic(), course.patience(number)
+        busy, began, patience = _is_busy(timers), monotonic(), course.patience(number)
         timers.stop(patience)
-        course.waited(began, patience)
+        course.waited(busy, began, patience)
         while not ended.wait(_RACE):
             timers.stop(patience)
 
@@ -143,6 +143,11 @@ def _work_in_threads(timers: sync.Timers, course: _Course) -> None:
                     thread.join()
     finally:
         timers.close()
+
+
+def _is_busy(timers: AnyTimers) -> bool:
+    home = timers._homes.peek()
+    return home is not None and home.runner is not None and bool(home.runner._running)
 
 
 @contextmanager
