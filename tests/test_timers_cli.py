@@ -492,7 +492,9 @@ def test_at_a_signal_what_runs_comes_to_its_end_and_nothing_else_begins(
     timers.set_timer("jobs", "a", 0, NOW)
     with running(folder, f"{program}:timers") as worker:
         begun(client)
+        assert client.hexists("{timers_timeline}:meta", "w:jobs")  # the worker will come back
         worker.signal(signal.SIGTERM, "SIGTERM: no more timers are taken")
+        eventually(lambda: not client.hexists("{timers_timeline}:meta", "w:jobs"))
         timers.set_timer("jobs", "b", 0, NOW)
         client.set("go", 1)
         worker.ended(0)
