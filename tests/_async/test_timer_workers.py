@@ -210,7 +210,7 @@ async def test_who_stops_waits_for_what_runs_and_takes_nothing_else(
     await sleep(0.1)
     assert not stopping.done() and not running.done()
     gate.open.set()
-    await stopping.result()
+    assert await stopping.result()
     await running.result()
     assert gate.entered == 1
     assert len((await timers.fetch_all_timers())[0]) == 1
@@ -235,7 +235,7 @@ async def test_what_does_not_end_in_time_is_left_to_others(make_timers: MakeTime
     running = spawn(timers.run_forever)
     await timers.set_timer("long", "1", None, NOW)
     await eventually(lambda: runs)
-    await timers.stop(0.1)
+    assert not await timers.stop(0.1)
     await running.result()
     async with make_timers(router) as others:
         await eventually(lambda: len(runs) == 2)
@@ -257,8 +257,8 @@ async def test_a_worker_may_be_started_again_after_a_stop(make_timers: MakeTimer
 
 async def test_to_stop_what_does_not_run_is_nothing(make_timers: MakeTimers) -> None:
     timers = make_timers(Record().router)
-    await timers.stop()
-    await timers.stop(0)
+    assert await timers.stop()
+    assert await timers.stop(0)
     with pytest.raises(ValueError, match="timeout"):
         await timers.stop(-1)
 

@@ -135,14 +135,19 @@ class Runner:
             self._crew.dismiss()
         return len(seen)
 
-    async def stop(self, timeout: float | None) -> None:
-        """Take nothing new, and wait for the end of what runs; after the timeout, cut it off."""
+    async def stop(self, timeout: float | None) -> bool:
+        """Take nothing new, and wait for the end of what runs; after the timeout, cut it off, and
+        tell whether there was nothing to be cut.
+        """
         self.leave()
-        if not await self._ended.wait(timeout):
-            self._cancel()
-            if not await self._ended.wait(_WINDING_UP):
-                self._abandon()
-                await self._ended.wait(_WINDING_UP)
+        if await self._ended.wait(timeout):
+            return True
+        complete = not self._running
+        self._cancel()
+        if not await self._ended.wait(_WINDING_UP):
+            self._abandon()
+            await self._ended.wait(_WINDING_UP)
+        return complete
 
     def leave(self) -> None:
         """Take nothing new, and end with what runs; nobody waits for that."""

@@ -219,9 +219,7 @@ class Timers:
             redis.exceptions.RedisError: Redis refuses, or gave no answer.
         """
         self._find_handler(topic)
-        member = self._member(topic, timer_id)
-        reply = await self._schedule().ask(self._scripts.cancel(new_owner(), topic, member))
-        return reply == b"cancelled"
+        return await self._cancel(topic, timer_id) == b"cancelled"
 
     # Working
 
@@ -255,7 +253,7 @@ class Timers:
         finally:
             home.runner = None
 
-    async def stop(self, timeout: float | None = _STOPPING) -> None:
+    async def stop(self, timeout: float | None = _STOPPING) -> bool:
         """End `run_forever`: take no more timers, and wait for the handlers that run.
 
         To be called in the event loop or process that runs them, but not by a handler, which would
@@ -264,11 +262,13 @@ class Timers:
         Args:
             timeout: Seconds to wait; None: as long as it takes. What runs then is cancelled, if it
                 is a coroutine, and given to others at once; the lease of a thread runs out.
+
+        Returns:
+            Whether all that ran came to its end.
         """
         timeout = checked_timeout(timeout)
         runner = self._homes.get().runner
-        if runner is not None:
-            await runner.stop(timeout)
+        return runner is None or await runner.stop(timeout)
 
     async def close(self) -> None:
         """Stop, and leave no connection behind. Timers stay in Redis; this instance is of no use
@@ -371,6 +371,10 @@ class Timers:
         return reply == b"discarded"
 
     # How it is done
+
+    async def _cancel(self, topic: str, timer_id: str) -> Reply:
+        member = self._member(topic, timer_id)
+        return await self._ask(self._scripts.cancel(new_owner(), topic, member))
 
     def _find_handler(self, topic: str) -> Handler:
         handler = self.handlers_by_topics.get(topic)

@@ -100,6 +100,17 @@ class Letter(NamedTuple):
     died: int
 
 
+class Record(NamedTuple):
+    """What is noted of a timer that is not dead."""
+
+    topic_length: int
+    """Bytes."""
+    runs: bool = False
+    attempts: int = 0
+    """How many have begun."""
+    every: int | None = None
+
+
 class TimerScripts:
     """The calls of the scripts, bound to the keys of one timeline."""
 
@@ -299,6 +310,17 @@ def parse_letter(member: bytes, letter: bytes, separator: str) -> Letter:
         attempts=attempts,
         due=due,
         died=died,
+    )
+
+
+def parse_record(record: bytes) -> Record:
+    """What lua/timers/common.lua has written."""
+    every = record[57:].split()
+    return Record(
+        topic_length=int(record[53:57]),
+        runs=int(record[16:32]) > 0,
+        attempts=int(record[49:53]),
+        every=int(every[0]) if every else None,
     )
 
 

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from ..._instants import datetime_of
-from ..._protocol.owner import new_owner
 from ..._protocol.resp import Reply, pack
 from ..._protocol.scripts import Command
-from ..._protocol.timers import LAST_INSTANT, MOST, readable, texts
+from ..._protocol.timers import LAST_INSTANT, MOST, Record, parse_record, readable, texts
 from .target import AnyTimers, given
 
 __all__ = ["Armed", "fetch", "fetch_time", "remove"]
@@ -55,7 +54,7 @@ async def fetch(
         members = members[:limit]
     for some in _batches(members, MOST):
         for member, text in zip(some, await _fields(timers, keys.state, some), strict=True):
-            found = _parse(text) if text else _guess(member, known, separator)
+            found = parse_record(text) if text else _guess(member, known, separator)
             if topic is None or member[: found.topic_length] == topic.encode():
                 chosen.append((member, found))
     if topic is not None:
@@ -72,9 +71,9 @@ async def fetch(
                 topic=readable(member[: record.topic_length]),
                 timer_id=readable(member[record.topic_length + len(separator) :]),
                 due=due,
-                state=record.state(due <= now),
+                state=_state(record, due <= now),
                 attempts=record.attempts,
-                every=record.every,
+                every=None if record.every is None else timedelta(microseconds=record.every),
                 payload=payload,
             )
         )
@@ -93,39 +92,17 @@ async def remove(timers: AnyTimers, topic: str, timer_id: str) -> str:
     Returns:
         "cancelled"; "started", if a run of it has begun, but no other one will; or "absent".
     """
-    member = timers._member(topic, timer_id)
-    reply = await given(timers._ask(timers._scripts.cancel(new_owner(), topic, member)))
+    reply = await given(timers._cancel(topic, timer_id))
     assert isinstance(reply, bytes)
     return reply.decode()
 
 
-@dataclass(frozen=True)
-class Record:
-    """What the scripts write down about a timer; see common.lua."""
-
-    topic_length: int
-    """Bytes."""
-    runs: bool = False
-    attempts: int = 0
-    every: timedelta | None = None
-
-    def state(self, due: bool) -> State:
-        """What becomes of it."""
-        if self.runs:
-            return "running"
-        if self.attempts:
-            return "retrying"
-        return "waiting" if due else "armed"
-
-
-def _parse(record: bytes) -> Record:
-    every = record[57:].split()
-    return Record(
-        topic_length=int(record[53:57]),
-        runs=int(record[16:32]) > 0,
-        attempts=int(record[49:53]),
-        every=timedelta(microseconds=int(every[0])) if every else None,
-    )
+def _state(record: Record, due: bool) -> State:
+    if record.runs:
+        return "running"
+    if record.attempts:
+        return "retrying"
+    return "waiting" if due else "armed"
 
 
 def _guess(member: bytes, topics: Sequence[bytes], separator: bytes) -> Record:

@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from types import FrameType
 from typing import Final
 
@@ -83,20 +82,14 @@ class _Course:
         _log.info("redsync: %s: no more timers are taken; waiting for what runs%s", which, limit)
         return self._timeout
 
-    def waited(self, busy: bool, began: float, patience: float | None) -> None:
-        """Note whether that was enough for what ran, if anything did."""
-        if busy and patience is not None and monotonic() - began >= patience:
-            self.cut_off = True
-
 
 async def _work_in_tasks(timers: aio.Timers, course: _Course) -> None:
     loop = asyncio.get_running_loop()
     stops: list[asyncio.Task[None]] = []
 
     async def stop(number: int) -> None:
-        busy, began, patience = _is_busy(timers), monotonic(), course.patience(number)
-        await timers.stop(patience)
-        course.waited(busy, began, patience)
+        if not await timers.stop(course.patience(number)):
+            course.cut_off = True
 
     def begin_stop(number: int) -> None:
         # By way of the loop: so it comes after the first step of what it stops.
@@ -120,9 +113,9 @@ def _work_in_threads(timers: sync.Timers, course: _Course) -> None:
     stops: list[threading.Thread] = []
 
     def stop(number: int) -> None:
-        busy, began, patience = _is_busy(timers), monotonic(), course.patience(number)
-        timers.stop(patience)
-        course.waited(busy, began, patience)
+        patience = course.patience(number)
+        if not timers.stop(patience):
+            course.cut_off = True
         while not ended.wait(_RACE):
             timers.stop(patience)
 
@@ -143,11 +136,6 @@ def _work_in_threads(timers: sync.Timers, course: _Course) -> None:
                     thread.join()
     finally:
         timers.close()
-
-
-def _is_busy(timers: AnyTimers) -> bool:
-    home = timers._homes.peek()
-    return home is not None and home.runner is not None and bool(home.runner._running)
 
 
 @contextmanager
