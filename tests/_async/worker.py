@@ -18,15 +18,16 @@ from redsync.exceptions import RedisSemaphorePermitLostError
 
 from ..support.aio import Redis, lines, run, sleep, spawn, together
 from ..support.process import die_with
+from .timer_bench import TimerBench
 
 Facts = dict[str, Any]
 
 
-class Bench:
+class Bench(TimerBench):
     """What the process has in its hands."""
 
     def __init__(self, client: Redis) -> None:
-        self._client = client
+        super().__init__(client)
         self._semaphores: dict[str, RedisSemaphore] = {}
         self._permits: dict[str, Permit] = {}
         self._events: dict[str, RedisEvent] = {}

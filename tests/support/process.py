@@ -6,9 +6,9 @@
         waiting = worker.begin("acquire", name="n", key="another")  # in the background
         worker.kill()
 
-What there is to ask for are the methods of `Bench` in tests/_async/worker.py; times are of
-CLOCK_MONOTONIC, which the processes of a machine share.  A worker dies with its parent, even if it
-is stopped then.
+What there is to ask for are the methods of `Bench` in tests/_async/worker.py, and of `TimerBench`
+in timer_bench.py; times are of CLOCK_MONOTONIC, which the processes of a machine share.  A worker
+dies with its parent, even if it is stopped then.
 """
 
 from __future__ import annotations
