@@ -192,6 +192,17 @@ class Fleet:
         line = text.decode()
         return line[:16], line[16:32], int(line[32:48]), line[48] == "1", int(line[49:53])
 
+    def contents(self) -> list[object]:
+        """All that Redis knows of the timers that are there."""
+        keys = [self.keys.timeline, self.keys.payloads, self.keys.state]
+        due = f"{self.keys.due.decode()}{TOPIC}"
+        return [
+            self.client.zrange(keys[0].decode(), 0, -1, withscores=True),
+            self.client.hgetall(keys[1].decode()),
+            self.client.hgetall(keys[2].decode()),
+            self.client.zrange(due, 0, -1, withscores=True),
+        ]
+
     def is_empty(self) -> bool:
         """Whether there is nothing left but what is of no timer, or goes by itself."""
         stem = self.keys.state.removesuffix(b"state")
