@@ -271,11 +271,14 @@ def test_workers_that_have_long_been_idle_are_in_time(
         worker.look_often(0.1)
         worker.work()
     eventually(lambda: proxy.sent("BLPOP") > 20)
+    for worker in fleet.workers:
+        worker.look_often(17)  # from now on only a token wakes them
+    eventually(lambda: proxy.sent("17.000") == 2)
     with Standstill() as standstill:
         for number in range(5):
             fleet.workers[number % 2].set_timer(str(number), seconds=0.15 * (number % 3))
-            eventually(lambda number=number: fleet.ended(str(number)))  # type: ignore[misc]
-        standstill.check(fleet.begun(), 0.5)
+            eventually(lambda: fleet.ended(str(number)))  # noqa: B023
+        standstill.check(fleet.begun())
     eventually(fleet.is_empty)
     assert len(fleet.begun()) == 5
     assert proxy.sent(evalsha("timers/turn")) > 20
