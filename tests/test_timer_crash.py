@@ -260,6 +260,28 @@ def test_a_worker_killed_with_a_token_in_its_hand_is_made_up_for(play: Callable[
     play(scene)
 
 
+def test_a_handler_that_kills_its_workers_is_not_called_for_ever(
+    server: Server, tmp_path: Path
+) -> None:
+    load_scripts(server)
+    with ExitStack() as stack:
+        fleet = Fleet(server, stack, tmp_path, "poison", lease=0.4, max_attempts=2)
+        *victims, last = [fleet.add(kind) for kind in (*KINDS, "asyncio")]
+        last.set_timer("1", {"die": True})
+        for number, victim in enumerate(victims, 1):
+            victim.work()
+            fleet.await_runs(number)
+        last.set_timer("another", {"take": 0.01})
+        last.work()
+        eventually(lambda: fleet.dead() == ["1"])
+        eventually(lambda: fleet.ended("another"))
+        assert [(run.timer_id, run.attempt) for run in fleet.begun()[:2]] == [("1", 1), ("1", 2)]
+        assert len(fleet.begun()) == 3
+        assert last.ask("discard_timer", topic="notes", timer_id="1")
+        eventually(fleet.is_empty)
+        fleet.check()
+
+
 # Many of them
 
 
@@ -280,15 +302,11 @@ class Crowd:
         """Kill the oldest ones, one after so many runs; others take their places."""
         killed = set()
         for victim in self.fleet.workers[: self.kills]:
-            self.await_runs(len(self.fleet.begun()) + runs)
+            self.fleet.await_runs(len(self.fleet.begun()) + runs)
             next(self._reserve).work()
             victim.process.kill()
             killed.add(victim.process.pid)
         return killed
-
-    def await_runs(self, count: int) -> None:
-        """Wait until so many runs have begun."""
-        eventually(lambda: len(self.fleet.begun()) >= count)
 
 
 def test_timers_are_run_however_many_workers_are_killed(server: Server, tmp_path: Path) -> None:

@@ -282,3 +282,91 @@ def test_workers_that_have_long_been_idle_are_in_time(
     eventually(fleet.is_empty)
     assert len(fleet.begun()) == 5
     assert proxy.sent(evalsha("timers/turn")) > 20
+
+
+def test_a_token_that_gets_lost_on_its_way_costs_no_more_than_one_wait(
+    server: Server, stack: ExitStack, tmp_path: Path
+) -> None:
+    load_scripts(server)
+
+    def play(kind: Kind) -> None:
+        proxy = stack.enter_context(FaultProxy(server.address))
+        fleet = Fleet(server, stack, tmp_path, f"token-{kind}")
+        worker, other = fleet.add(kind, proxy), fleet.add(kind)
+        worker.look_often(1.0)
+        worker.work()
+        eventually(lambda: proxy.sent("BLPOP") > 0)
+        # As if a router had forgotten the connection.
+        fault = proxy.lose_reply("BLPOP", times=None, how="stall")
+        other.set_timer("1")
+        eventually(lambda: fleet.ended("1"))
+        assert fault.fired
+        standstill.check(fleet.begun(), 1.0 + 1.0)
+        eventually(fleet.is_empty)
+
+    with Standstill() as standstill:
+        together(*[partial(play, kind) for kind in KINDS])
+
+
+def test_a_worker_that_is_cut_off_for_longer_than_a_lease_knows_it_and_does_no_harm(
+    server: Server, stack: ExitStack, tmp_path: Path
+) -> None:
+    load_scripts(server)
+    lease = 0.5
+
+    def play(kind: Kind) -> None:
+        proxy = stack.enter_context(FaultProxy(server.address))
+        fleet = Fleet(server, stack, tmp_path, f"cut-off-{kind}", lease=lease)
+        lonely, other = fleet.add(kind, proxy), fleet.add(kind)
+        lonely.work()
+        other.set_timer("1", {"wait": True})
+        eventually(lambda: fleet.begun())
+        proxy.partition()
+        cut = now()
+        other.work()
+        eventually(lambda: len(fleet.begun()) == 2)
+        first, second = fleet.begun()
+        assert (second.attempt, second.pid) == (2, other.process.pid)
+        assert first.fence + lease * 1e6 <= second.at < cut + (lease + 1) * 1e6
+        lonely.let_go("1")
+        eventually(lambda: fleet.ended())
+        assert fleet.ended()[0].lost
+        proxy.heal()
+        eventually(lambda: proxy.sent("completed") > 0)
+        lonely.catch_up()
+        record = fleet.record("1")
+        assert record is not None and int(record[1]) == second.fence
+        other.let_go("1")
+        eventually(fleet.is_empty)
+        assert [end.lost for end in fleet.ended()] == [True, False]
+        assert len(fleet.begun()) == 2
+        fleet.check()
+
+    together(*[partial(play, kind) for kind in KINDS])
+
+
+def test_a_handler_that_raises_stops_neither_its_worker_nor_its_siblings(
+    server: Server, stack: ExitStack, tmp_path: Path
+) -> None:
+    load_scripts(server)
+
+    def play(kind: Kind) -> None:
+        fleet = Fleet(server, stack, tmp_path, f"siblings-{kind}", concurrency=4, max_attempts=2)
+        worker = fleet.add(kind)
+        worker.set_timer("sibling", {"wait": True})
+        worker.set_timers({"once": 0, "late": 0.1}, {"fail": 1})
+        worker.set_timers({"sound": 0.2})
+        working = worker.work()
+        eventually(lambda: len(fleet.ended()) == 3)
+        assert not working.done()
+        worker.let_go("sibling")
+        eventually(fleet.is_empty)
+        attempts = [(run.timer_id, run.attempt) for run in fleet.begun()]
+        assert sorted(attempts) == [
+            ("late", 1), ("late", 2), ("once", 1), ("once", 2), ("sibling", 1), ("sound", 1)
+        ]  # fmt: skip
+        worker.ask("stop_work")
+        working.result()
+        fleet.check()
+
+    together(*[partial(play, kind) for kind in KINDS])

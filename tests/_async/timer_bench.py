@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -27,7 +28,8 @@ class TimerBench:
 
     It writes into the journal, a file that many processes share, when a run begins and ends, and in
     between does what the payload says: `wait` until the process is told to let go, `take` so many
-    seconds, `arm` the timer anew with another payload, `fail` in the first attempts.
+    seconds, `arm` the timer anew with another payload, `fail` in the first attempts, or `die` and
+    take the process along.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -90,6 +92,9 @@ class TimerBench:
     async def remove_timer(self, name: str, topic: str, timer_id: str) -> bool:
         return await self._timers[name].remove_timer(topic, timer_id)
 
+    async def discard_timer(self, name: str, topic: str, timer_id: str) -> bool:
+        return await self._timers[name].discard_timer(topic, timer_id)
+
     async def timer_names(self, name: str) -> list[str]:
         return (await self._timers[name].fetch_all_timers())[0]
 
@@ -124,6 +129,8 @@ class TimerBench:
         while data.get("wait") and run.timer_id not in self._let_go:
             await sleep(0.002)
         await sleep(data.get("take", 0))
+        if "die" in data:
+            os.kill(os.getpid(), signal.SIGKILL)
         if "arm" in data:
             await timers.set_timer(run.topic, run.timer_id, data["arm"], timedelta(0))
         if run.attempt <= data.get("fail", 0):

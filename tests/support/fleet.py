@@ -165,6 +165,10 @@ class Fleet:
         """The runs that have come to a good end."""
         return self.entries("ended", timer_id)
 
+    def await_runs(self, count: int) -> None:
+        """Wait until so many runs have begun."""
+        eventually(lambda: len(self.begun()) >= count)
+
     def check(self) -> None:
         """No run was early, and each one but the first of an arming had a reason, and a greater
         fence.
@@ -191,6 +195,11 @@ class Fleet:
         assert isinstance(text, bytes)
         line = text.decode()
         return line[:16], line[16:32], int(line[32:48]), line[48] == "1", int(line[49:53])
+
+    def dead(self) -> list[str]:
+        """The timers that have failed for good."""
+        members = self.client.hkeys(self.keys.dead.decode())
+        return sorted(member.decode().removeprefix(f"{TOPIC}--") for member in members)
 
     def contents(self) -> list[object]:
         """All that Redis knows of the timers that are there."""
