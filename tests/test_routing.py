@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -53,6 +53,18 @@ def test_a_handler_takes_one_to_three_arguments(
     assert registered(function).parameters == count
 
 
+def test_what_only_makes_a_generator_is_no_handler() -> None:
+    def generate(data: object) -> Any:
+        yield data
+
+    async def generate_later(data: object) -> Any:
+        yield data
+
+    for function in (generate, generate_later):
+        with pytest.raises(TypeError, match="must not yield"):
+            registered(function)
+
+
 @pytest.mark.parametrize(
     "function",
     [
@@ -60,6 +72,7 @@ def test_a_handler_takes_one_to_three_arguments(
         lambda a, b, c, d: None,
         lambda data, *, needed: None,
         lambda **named: None,
+        max,
         "not a function",
         None,
     ],
@@ -110,9 +123,25 @@ def test_a_payload_that_contains_itself_is_refused() -> None:
 
 
 def test_what_is_not_json_any_more_is_told() -> None:
-    for options in ({}, {"schema": int}):
-        with pytest.raises(RedisTimersPayloadError, match="does not fit the schema"):
+    for options, message in (({}, "is no JSON"), ({"schema": int}, "does not fit int")):
+        with pytest.raises(RedisTimersPayloadError, match=message):
             registered(lambda data: None, **options).load(b"{")
+
+
+def test_a_payload_that_would_be_another_one_when_it_is_read_is_refused() -> None:
+    pydantic = pytest.importorskip("pydantic")
+
+    class Renamed(pydantic.BaseModel):  # type: ignore[name-defined, misc]
+        amount: int = pydantic.Field(default=0, serialization_alias="Amount")
+
+    doubled = Annotated[int, pydantic.AfterValidator(lambda value: value * 2)]
+    for schema, payload in ((Renamed, Renamed(amount=7)), (doubled, 1)):
+        with pytest.raises(RedisTimersPayloadError, match="something else"):
+            registered(lambda data: None, schema=schema).dump(payload)
+    kept: dict[Any, object] = {set[str]: {"b", "a"}, float: 0.1, datetime: datetime.now()}
+    for kind, value in kept.items():
+        handler = registered(lambda data: None, schema=kind)
+        assert handler.load(handler.dump(value)) == value
 
 
 def test_without_pydantic_a_schema_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +183,7 @@ def test_each_pause_is_longer_until_the_longest() -> None:
     backoff = Backoff(base=1, factor=3, maximum=20, jitter=0)
     assert [backoff.pause(n) for n in range(1, 6)] == [1, 3, 9, 20, 20]
     assert backoff.pause(9999) == 20
+    assert Backoff(base=0.1, factor=2, maximum=20, jitter=0).pause(9999) == 20
 
 
 def test_chance_moves_a_pause_by_its_share_only() -> None:
@@ -187,6 +217,8 @@ def test_a_backoff_that_makes_no_sense_is_refused(
 def test_a_wish_to_retry_has_a_delay_that_makes_sense() -> None:
     assert Retry().delay is None
     assert Retry(1.5).delay == Retry(timedelta(seconds=1.5)).delay == 1.5
+    with pytest.raises(TypeError, match="delay"):
+        Retry("3")  # type: ignore[arg-type]
     for delay in (-1, float("nan"), 1e10, timedelta(seconds=-1)):
         with pytest.raises(ValueError, match="delay"):
             Retry(delay)

@@ -364,4 +364,5 @@ def test_each_instant_of_a_series_is_armed_once_however_many_workers_are_killed(
                 if later.due == earlier.due:
                     assert earlier.pid in killed and later.attempt == earlier.attempt + 1
                 else:
-                    assert later.due > earlier.due and later.attempt == 1
+                    # Who was killed before the handler wrote that it had begun has used attempts.
+                    assert later.due > earlier.due and later.attempt <= 1 + len(killed)

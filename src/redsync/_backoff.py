@@ -46,7 +46,7 @@ class Backoff:
     def pause(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""
         try:
-            growth = self.factor ** (failures - 1)
+            growth = float(self.factor) ** (failures - 1)
         except OverflowError:
             growth = math.inf
         whole = min(self.maximum, self.base * growth) if self.base else 0.0

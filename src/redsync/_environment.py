@@ -17,22 +17,23 @@ _MEANINGLESS: Final = (
 )
 
 
-def timeline_key(argument: str | None) -> str:
-    """The name of the timeline's key."""
-    given = _setting(argument, "TIMERS_TIMELINE_KEY")
-    return "timers_timeline" if given is None else checked_text("timeline_key", given)
+def keys(
+    timeline_key: str | None, payloads_key: str | None, *, clustered: bool
+) -> tuple[str, str | None]:
+    """The names of the keys of timeline and payloads; None: one that goes with the timeline.
 
-
-def payloads_key(argument: str | None) -> str | None:
-    """The name of the payloads' key; None: the usual one."""
-    given = _setting(argument, "TIMERS_PAYLOADS_KEY")
-    return None if given is None else checked_text("payloads_key", given)
+    That is so on a cluster, where both have to be on one node, and for a timeline that was given as
+    an argument, which redis-timers did not know: two of them must not share their payloads.
+    """
+    own = timeline_key is not None or clustered
+    timeline = _setting("timeline_key", timeline_key, "TIMERS_TIMELINE_KEY")
+    payloads = _setting("payloads_key", payloads_key, "TIMERS_PAYLOADS_KEY")
+    return timeline or "timers_timeline", payloads or (None if own else "timers_payloads")
 
 
 def separator(argument: str | None) -> str:
     """What is between topic and id in the name of a timer."""
-    given = _setting(argument, "TIMERS_SEPARATOR")
-    return "--" if given is None else checked_text("separator", given)
+    return _setting("separator", argument, "TIMERS_SEPARATOR") or "--"
 
 
 def concurrency(argument: int | None, usual: int) -> int:
@@ -63,5 +64,8 @@ def warn_of_meaningless() -> None:
             )
 
 
-def _setting(argument: str | None, variable: str) -> str | None:
-    return os.environ.get(variable) if argument is None else argument
+def _setting(name: str, argument: str | None, variable: str) -> str | None:
+    if argument is not None:
+        return checked_text(name, argument)
+    given = os.environ.get(variable)
+    return None if given is None else checked_text(variable, given)

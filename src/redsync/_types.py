@@ -122,6 +122,10 @@ class Retry(Exception):
     def __init__(self, delay: float | timedelta | None = None) -> None:
         super().__init__(delay)
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if seconds is not None and not isinstance(seconds, (int, float)):
+            raise TypeError(
+                f"delay must be None, a number of seconds or a timedelta, not {delay!r}"
+            )
         if seconds is not None and not 0 <= seconds <= 1e9:  # refuses NaN too
             raise ValueError(f"delay must be None or 0 to 1e9 seconds, not {delay!r}")
         self.delay = seconds

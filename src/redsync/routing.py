@@ -47,14 +47,16 @@ class Handler:
         try:
             if self._adapter is None:
                 return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-            dumped: bytes = self._adapter.dump_json(
-                self._validated(payload), by_alias=True, warnings=False
-            )
-            self._adapter.validate_json(dumped)  # better now than when it is due
+            validated = self._validated(payload)
+            dumped = self._dumped(validated)
+            # Better now than when it is due.
+            loaded = self._adapter.validate_json(dumped)
+            if loaded != validated and self._dumped(loaded) != dumped:
+                raise ValueError("what is read from its JSON is something else")
         except (ValueError, TypeError, RecursionError) as error:
+            what = "is no JSON" if self._adapter is None else f"does not fit {_name(self.schema)}"
             raise RedisTimersPayloadError(
-                f"the payload of topic {self.topic!r} does not fit its schema"
-                f" {_name(self.schema)}: {error}"
+                f"the payload of topic {self.topic!r} {what}: {error}"
             ) from error
         return dumped
 
@@ -69,9 +71,12 @@ class Handler:
                 return json.loads(payload)
             return self._adapter.validate_json(payload)
         except (ValueError, RecursionError) as error:
-            raise RedisTimersPayloadError(
-                f"the payload does not fit the schema {_name(self.schema)}: {error}"
-            ) from error
+            what = "is no JSON" if self._adapter is None else f"does not fit {_name(self.schema)}"
+            raise RedisTimersPayloadError(f"the payload {what}: {error}") from error
+
+    def _dumped(self, payload: object) -> bytes:
+        dumped: bytes = self._adapter.dump_json(payload, by_alias=True, warnings=False)
+        return dumped
 
     def _validated(self, payload: object) -> object:
         try:
@@ -212,7 +217,12 @@ def _count_parameters(function: Callable[..., Any]) -> int:
     """How many of (data, context, run) a handler takes."""
     if not callable(function):
         raise TypeError(f"a handler must be a function, not {function!r}")
-    parameters = inspect.signature(function).parameters.values()
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"a handler must not yield, as nobody would iterate: {function!r}")
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError as error:
+        raise TypeError(f"a handler must tell its parameters, unlike {function!r}") from error
     places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     # A third one that has a default is somebody's own.
     count = max(min(len(places), 2), sum(p.default is p.empty for p in places))

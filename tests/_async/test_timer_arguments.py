@@ -84,6 +84,18 @@ async def test_a_setting_without_a_meaning_is_warned_of(
     assert [each.filename for each in caught] == [__file__]  # where it is constructed
 
 
+async def test_a_timeline_of_its_own_has_payloads_of_its_own(client: Redis) -> None:
+    shop = Timers(redis_client=client, timeline_key="shop", routers=[Record().router])
+    bank = Timers(redis_client=client, timeline_key="{bank}", routers=[Record().router])
+    same = Timers(redis_client=client, timeline_key="bank", routers=[Record().router])
+    for each in (shop, bank, same):
+        await each.set_timer("notes", "1", each._name, after(60))
+    for each in (shop, bank, same):
+        assert await each.fetch_all_timers() == (["notes--1"], {"notes--1": f'"{each._name}"'})
+        assert await each.remove_timer("notes", "1")
+        await each.close()
+
+
 async def test_usual_settings_are_not_warned_of(client: Redis) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -147,6 +159,8 @@ async def test_a_timer_that_makes_no_sense_is_refused(
     make_timers: MakeTimers, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     timers = make_timers(Record().router)
+    with pytest.raises(TypeError, match=r"redsync\.Timer"):
+        await timers.set_timers([("notes", "1")])  # type: ignore[list-item]
     given = {"topic": "notes", "timer_id": "1", "payload": None, **options}
     with pytest.raises(error, match=message):
         await timers.set_timer(**given)

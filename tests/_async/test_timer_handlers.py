@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from time import monotonic
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from redsync.aio import Backoff, RedisTimersError, Retry, Router, Timer, TimerRun
 from redsync.cli.server import Server
@@ -450,3 +450,41 @@ async def test_a_key_of_the_wrong_kind_does_not_end_a_worker(
         await timers.set_timer("notes", "2", 2, NOW)
         await record.written(1)
     assert record.payloads == [2]
+
+
+async def test_a_validator_that_fails_is_tried_again(make_timers: MakeTimers) -> None:
+    router = Router()
+    seen: list[object] = []
+    state = {"failures": 0}
+
+    def validate(value: int) -> int:
+        if 0 < state["failures"]:
+            state["failures"] -= 1
+            raise KeyError("a table that is not there yet")
+        return value
+
+    @router.handler(topic="t", schema=Annotated[int, AfterValidator(validate)], backoff=SHORT)
+    async def handle(data: int) -> None:
+        seen.append(data)
+
+    timers = make_timers(router)
+    await timers.set_timer("t", "1", 5, NOW)
+    state["failures"] = 2
+    async with timers:
+        await emptied(timers)
+    assert seen == [5]
+
+
+async def test_an_error_that_does_not_say_what_it_is_is_no_reason_to_wait(
+    make_timers: MakeTimers,
+) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    attempts = Attempts(9, Mute(), max_attempts=1)
+    timers = make_timers(attempts.router)
+    await timers.set_timer("attempts", "1", None, NOW)
+    await timers.handle_ready_timers()
+    [dead] = await timers.fetch_dead_timers()
+    assert "Mute" in dead.error

@@ -6,7 +6,7 @@ from typing import Any
 
 from redsync.aio import Timer
 
-from ..support.aio import Redis, spawn
+from ..support.aio import Redis
 from .timing import NOW, MakeTimers, Record, after, emptied
 
 APART = ("config", "info", "hello", "client", "ping", "select", "blpop")
@@ -70,27 +70,10 @@ async def test_no_script_is_about_more_than_five_hundred_timers(
     await timers.set_timers(many(2500))
     assert (await cost.scripts())[0] == 5
     assert await timers.handle_ready_timers() == 2500
-    assert (await cost.scripts())[0] >= 5 + 5 + 1
-    assert len(record.payloads) == 2500
-
-
-async def test_while_very_many_are_run_others_get_their_answers(
-    make_timers: MakeTimers, client: Redis
-) -> None:
-    record, cost = Record(), Cost(client)
-    timers = make_timers(record.router, concurrency=500)
-    await timers.set_timers(many(10_000))
-    await cost.begin()
-    running = spawn(timers.handle_ready_timers)
-    asked = 0
-    while not running.done():
-        await client.ping()
-        asked += 1
-    assert await running.result() == 10_000
     count, seconds = await cost.scripts()
-    assert seconds / count < 0.1
-    # Most likely one for each script, as it has to wait for that.
-    assert asked >= 10
+    assert count >= 5 + 5 + 1
+    assert seconds / count < 0.25
+    assert len(record.payloads) == 2500
 
 
 async def test_a_hundred_thousand_due_timers_that_nobody_handles_are_in_nobodys_way(

@@ -12,14 +12,15 @@ from redsync._async import link
 from redsync._protocol.scripts import _SCRIPTS
 from redsync.aio import Backoff, MissedRuns, Router, Timer, TimerRun, Timers
 
-from ..support.aio import Redis, connect, disconnect, eventually, spawn
+from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
 from ..support.commands import evalsha
 from ..support.proxy import Fault, FaultProxy, How
 from .helpers import left_alone
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
-ARM, CANCEL, TURN, RENEW, REVIVE, DISCARD = (
-    evalsha(f"timers/{each}") for each in ("arm", "cancel", "turn", "renew", "revive", "discard")
+ARM, CANCEL, TURN, RENEW, REVIVE, DISCARD, SCAN = (
+    evalsha(f"timers/{each}")
+    for each in ("arm", "cancel", "turn", "renew", "revive", "discard", "scan")
 )
 
 losses = pytest.mark.parametrize(
@@ -290,6 +291,18 @@ async def test_the_loss_of_a_token_makes_nobody_late(
         await emptied(far)
     assert fault.fired == 1
     assert record.runs[0].lateness < 1
+
+
+async def test_whoever_ends_while_it_looks_for_timers_leaves_no_connection_behind(
+    make_far: MakeTimers, proxy: FaultProxy
+) -> None:
+    far = make_far(Record().router)
+    fault = lose(proxy, "reply", SCAN)
+    async with far:
+        await eventually(lambda: fault.fired)
+    await eventually(lambda: proxy.connections == 0)
+    await sleep(0.1)  # time enough to connect again
+    assert proxy.connections == 0
 
 
 @losses

@@ -13,7 +13,7 @@ import pytest
 from redis import exceptions
 
 from redsync._async import runner
-from redsync.aio import Router, Timer, TimerRun
+from redsync.aio import RedisTimersError, Router, Timer, TimerRun
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
@@ -405,6 +405,59 @@ async def test_a_worker_that_was_held_up_does_not_take_from_itself_what_it_runs(
         await timers.set_timer("rude", "1", None, NOW)
         await emptied(timers)
     assert [run.attempt for run in runs] == [1]
+
+
+async def test_what_ended_after_its_lease_while_the_server_was_away_is_not_run_again(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    gate = Gate(lease=0.3)
+    near = make_timers(gate.router)
+    async with make_timers(gate.router, connected=far, concurrency=2):
+        await near.set_timer("gate", "1", 1, NOW)
+        await eventually(lambda: gate.entered == 1)
+        proxy.partition()
+        await sleep(0.5)
+        gate.open.set()
+        await sleep(0.1)
+        proxy.heal()
+        await emptied(near)
+    assert gate.entered == 1
+
+
+async def test_what_still_runs_when_the_server_is_back_goes_on_and_is_not_begun_again(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    gate = Gate(lease=0.3)
+    near = make_timers(gate.router)
+    async with make_timers(gate.router, connected=far, concurrency=2):
+        await near.set_timer("gate", "1", 1, NOW)
+        await eventually(lambda: gate.entered == 1)
+        proxy.partition()
+        await sleep(0.5)
+        proxy.heal()
+        await sleep(0.5)
+        gate.open.set()
+        await emptied(near)
+    assert gate.entered == 1
+
+
+async def test_who_stops_in_a_handler_is_not_waited_for(make_timers: MakeTimers) -> None:
+    router = Router()
+    told: list[object] = []
+
+    @router.handler(topic="last")
+    async def stop(data: object) -> None:
+        told.append(await timers.stop(None))
+        try:
+            await timers.close()
+        except RedisTimersError as error:
+            told.append(error)
+
+    timers = make_timers(router)
+    await timers.set_timer("last", "1", None, NOW)
+    await timers.run_forever()
+    assert told[0] is False and "wait for its caller" in str(told[1])
+    assert await is_empty(timers)
 
 
 async def test_what_a_handler_fails_with_is_logged_with_its_traceback(

@@ -186,6 +186,15 @@ async def test_two_timers_that_would_have_the_same_name_are_told_apart(
     assert other.payloads == [2]
 
 
+async def test_two_timers_of_one_call_that_would_have_the_same_name_are_told_apart(
+    make_timers: MakeTimers,
+) -> None:
+    timers = make_timers(Record("a").router, Record("a--b").router)
+    with pytest.raises(RedisTimersConflictError, match="'a--b--c'"):
+        await timers.set_timers([Timer("a", "b--c", 1, NOW), Timer("a--b", "c", 2, NOW)])
+    assert await timers.fetch_all_timers() == ([], {})
+
+
 async def test_another_separator_may_be_chosen(make_timers: MakeTimers) -> None:
     record = Record("a--b")
     timers = make_timers(record.router, separator="\x1f")

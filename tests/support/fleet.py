@@ -150,7 +150,8 @@ class Fleet:
     def entries(self, what: str, timer_id: str | None = None) -> list[Entry]:
         """What is in the journal, in the order in which it was written."""
         with open(self._journal) as lines:
-            found = [Entry(**json.loads(line)) for line in lines]
+            # One may be about to be written.
+            found = [Entry(**json.loads(line)) for line in lines if line.endswith("\n")]
         return [
             each
             for each in found

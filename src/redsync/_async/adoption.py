@@ -20,6 +20,9 @@ _log = logging.getLogger("redsync")
 _INTERVAL: Final = 10.0
 """Seconds between two passes at least: most likely others come."""
 
+_PATIENCE: Final = 1.0
+"""Seconds to wait for a page. A worker that ends waits for that, too."""
+
 _WHOLE: Final = 3600.0
 """Seconds after which there is a pass even if nothing seems to have changed: redis-timers may have
 removed as many as it has armed."""
@@ -41,6 +44,7 @@ class Adoption:
         self._next = 0.0
         self._whole = 0.0
         self._worker: Worker | None = None
+        self._ending = False
 
     def look(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> None:
         """Begin a pass in the background, if there is a reason for one."""
@@ -49,7 +53,14 @@ class Adoption:
         now, known = monotonic(), frozenset(topics)
         others = self._others(unindexed) and now >= self._next
         if others or known != self._topics or now >= self._whole:
+            self._ending = False
             self._worker = Worker(partial(self._try, schedule, known), "redsync-adoption")
+
+    async def end(self) -> None:
+        """Have a pass in the background end; after it a connection would be left behind."""
+        self._ending = True
+        if self._worker is not None:
+            await self._worker.join(2 * _PATIENCE)
 
     async def look_now(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> bool:
         """Make a pass, if there are timers for it; tells whether there were."""
@@ -76,12 +87,12 @@ class Adoption:
         now = monotonic()
         self._topics, self._next, self._whole = topics, now + _INTERVAL, now + _WHOLE
         self._left = -1  # should this fail
-        await schedule.ask(schedule.scripts.register(topics))
+        await schedule.ask(schedule.scripts.register(topics), _PATIENCE)
         self._left = await self._adopt_all(schedule, topics)
 
     async def _adopt_all(self, schedule: Schedule, topics: frozenset[str]) -> int:
         """Go through the timeline; returns how many were left to others."""
-        ask, scripts = schedule.ask, schedule.scripts
+        ask, scripts = partial(schedule.ask, patience=_PATIENCE), schedule.scripts
         everybodys = sorted(texts(await ask(scripts.topics())), key=len, reverse=True)
         cursor, left = b"0", 0
         while True:
@@ -94,6 +105,8 @@ class Adoption:
                 await ask(scripts.adopt(ours))
             if cursor == b"0":
                 return left
+            if self._ending:
+                return -1
 
     def _topic_of(self, member: bytes, topics: list[bytes]) -> str:
         """The longest topic that it may be of; others must leave it to the workers of that one."""

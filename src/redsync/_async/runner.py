@@ -14,8 +14,8 @@ from redis import exceptions
 from .._backoff import Backoff, Pauses
 from .._instants import datetime_of
 from .._protocol.timers import SLICE, Claimed, Outcome, Terms, Turn, readable
-from .._protocol.trouble import passes
-from .._runtime.aio import Crew, Flag, Worker, is_cancellable
+from .._protocol.trouble import is_temporary
+from .._runtime.aio import Crew, Flag, Worker, current, is_cancellable
 from .._types import Retry, TimerRun
 from ..exceptions import RedisTimersError, RedisTimersPayloadError
 from ..routing import Handler, Policy
@@ -75,6 +75,8 @@ class Runner:
         self._adoption = adoption
         self._news = Flag()
         self._running: set[Lease] = set()
+        self._inside: set[object] = set()
+        """The tasks or threads that are a part of this."""
         self._stopping = False
         self._cancelling = False
         self._ended = Flag()
@@ -94,10 +96,12 @@ class Runner:
                 trouble is logged, and lived with until it is over.
         """
         self._schedule.news = self._news
+        self._inside.add(current())
         try:
             while not self._stopping:
                 await self._round()
             await self._finish()
+            await self._adoption.end()
         except BaseException:
             # Cancelled, interrupted, or refused: what runs is to be run by others, and soon.
             self._stopping = True
@@ -109,6 +113,7 @@ class Runner:
             self._crew.dismiss()
             self._ended.set()
             self.begun.set()
+            self._inside.discard(current())
 
     async def drain(self) -> int:
         """Run each timer that is due, once, and wait for the end; returns how many there were."""
@@ -138,16 +143,23 @@ class Runner:
     async def stop(self, timeout: float | None) -> bool:
         """Take nothing new, and wait for the end of what runs; after the timeout, cut it off, and
         tell whether there was nothing to be cut.
+
+        Whoever is inside only gives the word: it would wait for itself.
         """
         self.leave()
+        if self.is_inside():
+            return False
         if await self._ended.wait(timeout):
             return True
         complete = not self._running
-        self._cancel()
-        if not await self._ended.wait(_WINDING_UP):
+        if not self._cancel() or not await self._ended.wait(_WINDING_UP):
             self._abandon()
             await self._ended.wait(_WINDING_UP)
         return complete
+
+    def is_inside(self) -> bool:
+        """Whether the caller is one of its handlers, or has interrupted `run`."""
+        return current() in self._inside
 
     def leave(self) -> None:
         """Take nothing new, and end with what runs; nobody waits for that."""
@@ -163,7 +175,7 @@ class Runner:
         try:
             turn, asked = await self._turn(room, leaving=room <= 0)
         except (exceptions.RedisError, OSError, RedisTimersError) as error:
-            if not self._answered and not passes(error):
+            if not self._answered and not is_temporary(error):
                 raise
             self.begun.set()
             await self._trouble(error)
@@ -233,6 +245,7 @@ class Runner:
                 await self._news.wait(end - monotonic())
         self._abandon()
         await self._finish()
+        await self._adoption.end()
 
     async def _all_ended(self) -> None:
         while True:
@@ -258,14 +271,16 @@ class Runner:
 
     async def _job(self, duty: Duty, lease: Lease, lateness: float) -> None:
         lease.started = True
+        self._inside.add(current())
         outcome = None
         try:
             outcome = await self._outcome(duty, lease, lateness)
         finally:
+            self._inside.discard(current())
             self._end(lease, outcome)
 
     async def _outcome(self, duty: Duty, lease: Lease, lateness: float) -> Outcome | None:
-        claimed, handler, policy = lease.claimed, duty.handler, duty.policy
+        claimed, handler = lease.claimed, duty.handler
         if claimed.payload is None:
             return _outcome(claimed, "dead", error="the payload is missing")
         if not lease.remaining():
@@ -275,9 +290,17 @@ class Runner:
         except RedisTimersPayloadError as error:
             _log.error("redsync: %s: %s", self._described(claimed), error)
             return _outcome(claimed, "dead", error=_text(error))
+        except (Exception, SystemExit) as error:  # of a validator
+            return self._failed(duty, claimed, error)
         arguments = (payload, self._context)[: handler.parameters]
         if handler.parameters == 3:
             arguments += (self._seen(lease, lateness),)
+        return await self._called(duty, lease, arguments)
+
+    async def _called(
+        self, duty: Duty, lease: Lease, arguments: tuple[object, ...]
+    ) -> Outcome | None:
+        claimed, handler, policy = lease.claimed, duty.handler, duty.policy
         began = monotonic()
         stoppable = is_cancellable(handler.handler)
         if policy.timeout is not None and not stoppable:
@@ -287,15 +310,16 @@ class Runner:
                 return None  # nobody else must run it beside that, until the lease has run out
         except Retry as wish:
             return self._failed(duty, claimed, wish, wish.delay)
-        except KeyboardInterrupt:
-            raise  # it is for the program, not for the handler
         except BaseException as error:
+            if stoppable and isinstance(error, KeyboardInterrupt):
+                raise  # it is for the program, not for the handler
             # A handler may cancel itself, or call sys.exit(): that is its own affair.
             if self._cancelling and not isinstance(error, Exception):
                 return _outcome(claimed, "cut")
             return self._failed(duty, claimed, error)
-        if lease.expires is not None and monotonic() > lease.expires:
-            took = monotonic() - began
+        took = monotonic() - began
+        if policy.timeout is not None and took > policy.timeout:
+            # A thread, or a coroutine that would not be cancelled.
             late = TimeoutError(f"it took {took:.3f} s, and its timeout is {policy.timeout} s")
             return self._failed(duty, claimed, late)
         return _outcome(claimed, "completed")
@@ -321,9 +345,9 @@ class Runner:
         self._schedule.finish(lease, outcome)
         self._news.set()
 
-    def _cancel(self) -> None:
+    def _cancel(self) -> bool:
         self._cancelling = True
-        self._crew.cancel()
+        return self._crew.cancel()
 
     def _abandon(self) -> None:
         """Leave those that cannot be ended to themselves: their leases run out."""
@@ -351,7 +375,9 @@ class Runner:
 
 
 def _outcome(claimed: Claimed, what: Any, *, after: int = 0, error: str = "") -> Outcome:
-    return Outcome(claimed.topic, claimed.member, claimed.fence, what, after, error)
+    return Outcome(
+        claimed.topic, claimed.member, claimed.fence, what, after, error, arming=claimed.arming
+    )
 
 
 def _back(claimed: Claimed) -> Outcome:
@@ -359,6 +385,9 @@ def _back(claimed: Claimed) -> Outcome:
 
 
 def _text(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    try:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    except Exception:
+        text = f"{type(error).__name__}, which does not say what it is"
     # What a str may hold and UTF-8 may not.
     return text[:_ERROR_LENGTH].encode("utf-8", "backslashreplace").decode()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
@@ -38,10 +39,21 @@ _ENDLESS: Final = 1e6
 class Lease:
     """A run's right to be the only one."""
 
-    __slots__ = ("_lost", "_until", "claimed", "expires", "length", "renewal", "started")
+    __slots__ = (
+        "_lost",
+        "_until",
+        "claimed",
+        "expires",
+        "fence",
+        "length",
+        "renewal",
+        "started",
+    )
 
     def __init__(self, claimed: Claimed, length: float, asked: float) -> None:
         self.claimed = claimed
+        self.fence = claimed.fence
+        """That of the last claim, if it was claimed several times."""
         self.length = length
         self.expires: float | None = None
         """When to renew it no more: its handler, a thread, takes longer than it may."""
@@ -54,6 +66,15 @@ class Lease:
         """The server has renewed it, when it was asked to at this time of the monotonic clock."""
         self._until = asked + self.length - min(_MARGIN, self.length / 10)
         self.renewal = asked + self.length / 3
+
+    def resume(self, asked: float) -> bool:
+        """It was claimed again, by the same process; False if the handler may have been told that
+        it was lost, and given up.
+        """
+        if self._lost or self.expires is not None:
+            return False
+        self.confirm(asked)
+        return True
 
     def lose(self) -> None:
         """Somebody else has it, or the timer was removed, or the run has ended."""
@@ -107,7 +128,8 @@ class Schedule(Station[Waiter[None]]):
         wake_watchdog: Callable[[], None],
     ) -> None:
         keys = scripts.keys
-        all_keys = (keys.timeline, keys.payloads, keys.state, keys.meta, keys.dead)
+        fixed = (keys.timeline, keys.payloads, keys.state, keys.meta, keys.dead, keys.topics)
+        all_keys = (*fixed, keys.due + b"*", keys.wake + b"*")
         super().__init__(name, link, all_keys, keys.unblock, wake_watchdog)
         self.scripts = scripts
         self.news = Flag()
@@ -128,10 +150,11 @@ class Schedule(Station[Waiter[None]]):
         self._renewal = math.inf
         self._retry = 0.0
 
-    async def ask(self, command: Command) -> Reply:
-        """Have a command run."""
+    async def ask(self, command: Command, patience: float | None = None) -> Reply:
+        """Have a command run, for so many seconds at most, or the usual time."""
+        deadline = deadline_for(None) if patience is None else monotonic() + patience
         with self._explained():
-            return await self._link.run(command, deadline_for(None))
+            return await self._link.run(command, deadline)
 
     # A worker's turns
 
@@ -175,8 +198,33 @@ class Schedule(Station[Waiter[None]]):
         asked, self._asked = self._asked, None
         self._number += 1
         with self.mutex:
-            del self._outcomes[: len(outcomes)]
-        return turn, asked
+            # Those whose fence was not the right one may be about what was just claimed again.
+            stale = [each for each, right in zip(outcomes, turn.counted, strict=True) if not right]
+            self._outcomes[: len(outcomes)] = stale
+            fresh = [each for each in turn.claimed if not self._resume(each, asked)]
+            refenced = [
+                each for each, old in zip(self._outcomes, stale, strict=False) if each is not old
+            ]
+            self._outcomes[: len(stale)] = refenced
+        return replace(turn, claimed=fresh), asked
+
+    def _resume(self, claimed: Claimed, asked: float) -> bool:
+        """Whether what was claimed runs here, or has ended here and is not reported. Its lease has
+        run out while the server was away, or this process was held up: go on with the new fence.
+        """
+        if claimed.attempt == 1:
+            return False
+        for place, outcome in enumerate(self._outcomes):
+            if outcome.arming == claimed.arming:
+                self._outcomes[place] = outcome._replace(fence=claimed.fence)
+                return True
+        for lease in list(self._leases.values()):
+            if lease.claimed.arming == claimed.arming and lease.resume(asked):
+                del self._leases[lease.fence]
+                lease.fence = claimed.fence
+                self._leases[claimed.fence] = lease
+                return True
+        return False
 
     def hold(self, claimed: Claimed, length: float, asked: float) -> Lease:
         """Look after the lease of a timer that was claimed, until `finish`."""
@@ -194,9 +242,9 @@ class Schedule(Station[Waiter[None]]):
         """A run has ended, or is given up; the next turn tells Redis the outcome, if any."""
         lease.lose()
         with self.mutex:
-            held = self._leases.pop(lease.claimed.fence, None)
+            held = self._leases.pop(lease.fence, None)
             if held is not None and outcome is not None:
-                self._outcomes.append(outcome)
+                self._outcomes.append(outcome._replace(fence=lease.fence))
 
     @property
     def unreported(self) -> bool:
@@ -280,7 +328,7 @@ class Schedule(Station[Waiter[None]]):
 
     async def _renew(self, leases: list[Lease], deadline: float) -> None:
         runs = [
-            (each.claimed.topic, each.claimed.fence, int(each.length * 1e6), each.claimed.member)
+            (each.claimed.topic, each.fence, int(each.length * 1e6), each.claimed.member)
             for each in leases
         ]
         asked = monotonic()

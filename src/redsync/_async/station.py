@@ -189,5 +189,5 @@ class _Explained:
             names = ", ".join(key.decode() for key in self._keys)
             raise self._refusal(
                 f"one of the keys {names} holds something that redsync did not write: {error};"
-                " delete it, or use another name or key_prefix"
+                " delete it, or use another name"
             ) from error

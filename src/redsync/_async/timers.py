@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,7 +53,10 @@ from .runner import Duty, Runner
 from .schedule import Schedule
 from .session import Session
 
+_log = logging.getLogger("redsync")
+
 _STOPPING: Final = 30.0
+_ENDING: Final = 3.0
 _LARGEST_ID: Final = 100_000
 
 
@@ -79,8 +83,9 @@ class Timers:
             of it.
         timeline_key, payloads_key, separator: The names of the keys, and what stands between topic
             and id. None: the environment's TIMERS_TIMELINE_KEY, TIMERS_PAYLOADS_KEY and
-            TIMERS_SEPARATOR, else `timers_timeline`, `timers_payloads` (on a cluster
-            `{timers_timeline}:payloads`) and `--`, as in redis-timers.
+            TIMERS_SEPARATOR, else `timers_timeline`, `timers_payloads` and `--`, as in
+            redis-timers. Beside another `timeline_key`, and on a cluster, the usual name of the
+            payloads is `{timeline_key}:payloads`.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; nothing was sent.
@@ -107,17 +112,14 @@ class Timers:
         self._policy = Policy(max_attempts, backoff, lease, timeout)
         self._concurrency = _environment.concurrency(concurrency, DEFAULT_SIZE)
         self._separator = _environment.separator(separator)
-        self._name = _environment.timeline_key(timeline_key)
         _environment.warn_of_meaningless()
-        keys = TimerKeys.of(
-            self._name,
-            _environment.payloads_key(payloads_key),
-            clustered=Network(redis_client).clustered,
-        )
+        clustered = Network(redis_client).clustered
+        self._name, payloads = _environment.keys(timeline_key, payloads_key, clustered=clustered)
+        keys = TimerKeys.of(self._name, payloads, clustered=clustered)
         self._scripts = TimerScripts(keys)
         self._duties: dict[str, Duty] = {}
         self._key = ("timers", keys.timeline, new_owner())
-        self._homes: PerHome[_Home] = PerHome(self._make_home)
+        self._homes: PerHome[_Home] = PerHome(partial(_Home, self._name, self._separator))
         self.include_routers(*(routers or ()))
 
     def __repr__(self) -> str:
@@ -202,8 +204,13 @@ class Timers:
             As `set_timer`.
         """
         armings = [self._arming(each) for each in timers]
+        latest: dict[bytes, Arming] = {}
+        for each in armings:
+            if latest.setdefault(each.member, each).topic != each.topic:
+                raise _conflict(each.member)
+            latest[each.member] = each
         instants: dict[bytes, int] = {}
-        for batch in _batches({each.member: each for each in armings}.values()):
+        for batch in _batches(latest.values()):
             instants.update(await self._arm(batch))
         return [datetime_of(instants[each.member]) for each in armings]
 
@@ -256,15 +263,16 @@ class Timers:
     async def stop(self, timeout: float | None = _STOPPING) -> bool:
         """End `run_forever`: take no more timers, and wait for the handlers that run.
 
-        To be called in the event loop or process that runs them, but not by a handler, which would
-        wait for itself.
+        To be called in the event loop or process that runs them. It does nothing if they are not
+        run, or not yet. Called by a handler, or in the handler of a signal that interrupts
+        `run_forever`, it cannot wait, as that would be for itself: then it returns at once.
 
         Args:
             timeout: Seconds to wait; None: as long as it takes. What runs then is cancelled, if it
                 is a coroutine, and given to others at once; the lease of a thread runs out.
 
         Returns:
-            Whether all that ran came to its end.
+            Whether all that ran came to its end; False also if it could not wait for it.
         """
         timeout = checked_timeout(timeout)
         runner = self._homes.get().runner
@@ -273,8 +281,21 @@ class Timers:
     async def close(self) -> None:
         """Stop, and leave no connection behind. Timers stay in Redis; this instance is of no use
         any more.
+
+        Raises:
+            RedisTimersError: A handler of its own, or the handler of a signal that interrupts
+                `run_forever`, wants to close it; nothing was done.
         """
-        await self.stop()
+        home = self._homes.get()
+        if home.runner is not None and home.runner.is_inside():
+            raise RedisTimersError(
+                "close() would wait for its caller: use stop() here, and close()"
+                " after the end of run_forever()"
+            )
+        await self._close(_STOPPING)
+
+    async def _close(self, timeout: float) -> None:
+        await self.stop(timeout)
         membership = self._homes.get().membership
         membership.end()
         await membership.leave(self._key, self)
@@ -298,8 +319,12 @@ class Timers:
             raise home.refused
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            await self.close()
+        else:
+            # Cancelled or interrupted: as with run_forever, and nobody is kept waiting.
+            await Worker(partial(self._close, 0.0), "redsync-timers-end").join(_ENDING)
 
     # Looking
 
@@ -310,6 +335,11 @@ class Timers:
         scored = await self._pages("timeline")
         names = sorted(scored, key=lambda member: (float(scored[member]), member))
         payloads = await self._pages("payloads")
+        lacking = [each for each in names if each not in payloads]
+        if lacking:
+            # They have run meanwhile, unless their payload was lost.
+            there = await self._scores(lacking)
+            names = [each for each in names if each in payloads or each in there]
         return (
             [readable(each) for each in names],
             {readable(member): readable(each) for member, each in payloads.items()},
@@ -377,7 +407,7 @@ class Timers:
         return await self._ask(self._scripts.cancel(new_owner(), topic, member))
 
     def _find_handler(self, topic: str) -> Handler:
-        handler = self.handlers_by_topics.get(topic)
+        handler = self.handlers_by_topics.get(topic) if isinstance(topic, str) else None
         if handler is None:
             raise RedisTimersHandlerNotFoundError(
                 f"Handler is not found, topic={topic!r}; include a router that has it. Known"
@@ -391,6 +421,8 @@ class Timers:
         return member_of(topic, self._separator, timer_id)
 
     def _arming(self, timer: Timer) -> Arming:
+        if not isinstance(timer, Timer):
+            raise TypeError(f"timers must be of redsync.Timer, not {timer!r}")
         handler = self._find_handler(timer.topic)
         member = self._member(timer.topic, timer.timer_id)
         every = checked_every(timer.every, timer.missed)
@@ -400,10 +432,7 @@ class Timers:
     async def _arm(self, batch: list[Arming]) -> dict[bytes, int]:
         now, other = parse_armed(await self._ask(self._scripts.arm(new_owner(), batch)))
         if other:
-            raise RedisTimersConflictError(
-                f"another topic has a timer that is called {readable(other)!r} too: choose another"
-                " id, or a separator that no topic and no id contains"
-            )
+            raise _conflict(other)
         return {
             each.member: each.instant if each.period is None else now + each.period
             for each in batch
@@ -421,6 +450,16 @@ class Timers:
             found.update(pairs)
             if cursor == b"0":
                 return found
+
+    async def _scores(self, members: list[bytes]) -> dict[bytes, Reply]:
+        """Of those that are still there."""
+        found: dict[bytes, Reply] = {}
+        for first in range(0, len(members), MOST):
+            some = members[first : first + MOST]
+            scores = await self._ask(self._scripts.scores(some))
+            assert isinstance(scores, list)
+            found.update((m, s) for m, s in zip(some, scores, strict=True) if s is not None)
+        return found
 
     def _begin(self, home: _Home) -> Runner:
         if home.runner is not None:
@@ -440,15 +479,14 @@ class Timers:
             home.adoption,
         )
 
-    def _make_home(self) -> _Home:
-        return _Home(self._name, Adoption(self._separator))
-
     async def _run_quietly(self, home: _Home, runner: Runner) -> None:
         home.refused = None
         try:
             await runner.run()
         except (exceptions.RedisError, OSError, RedisTimersError) as error:
             home.refused = error
+        except Exception:
+            _log.exception("redsync: timers are not run any more; this is a fault of redsync")
         finally:
             home.runner = None
 
@@ -464,22 +502,27 @@ class Timers:
 
     def _make_schedule(self, session: Session) -> Schedule:
         link = Link(session.hub, self._scripts.keys.timeline)
-        return Schedule(self._name, link, self._scripts, self._topics, session.wake)
-
-    def _topics(self) -> list[str]:
-        return list(self._duties)
+        # Nothing that holds this instance: if it is forgotten, the schedule has to go too.
+        return Schedule(self._name, link, self._scripts, partial(list, self._duties), session.wake)
 
 
 class _Home:
     """What an instance has in one process and loop."""
 
-    def __init__(self, name: str, adoption: Adoption) -> None:
+    def __init__(self, name: str, separator: str) -> None:
         self.membership: Membership[Schedule] = Membership(f"the timers {name!r}", RedisTimersError)
-        self.adoption = adoption
+        self.adoption = Adoption(separator)
         self.runner: Runner | None = None
         self.worker: Worker | None = None
         self.refused: Exception | None = None
         """What Redis said to the worker in the background, if it would not have it."""
+
+
+def _conflict(member: bytes) -> RedisTimersConflictError:
+    return RedisTimersConflictError(
+        f"timers of two topics are called {readable(member)!r}: choose another id, or a separator"
+        " that no topic and no id contains"
+    )
 
 
 def _batches(armings: Iterable[Arming]) -> Iterable[list[Arming]]:

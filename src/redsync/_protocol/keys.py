@@ -66,15 +66,16 @@ class TimerKeys:
 
         Args:
             timeline: The name of its key.
-            payloads: The name of the key of the payloads; None: the usual one.
+            payloads: The name of the key of the payloads; None: one beside the others.
             clustered: Whether all have to be on one node.
 
         Raises:
             ValueError: They would not be, or two of them would be the same.
         """
-        stem = timeline if _tag(timeline.encode()) else f"{{{timeline}}}"
+        # Those of `x` and of `{x}` are different timelines, so the other keys are too.
+        stem = f"{timeline}:timers" if _tag(timeline.encode()) else f"{{{timeline}}}"
         if payloads is None:
-            payloads = f"{stem}:payloads" if clustered else "timers_payloads"
+            payloads = f"{stem}:payloads"
         names = ("state", "meta", "dead", "topics", "due:", "wake:", "claimed:", "request:")
         keys = cls(
             timeline.encode(),

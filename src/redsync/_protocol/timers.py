@@ -53,6 +53,8 @@ class Outcome(NamedTuple):
     what: Literal["completed", "dead", "again", "cut", "back"]
     after: int = 0
     error: str = ""
+    arming: int = 0
+    """As in `Claimed`; not told to the server."""
 
 
 class Claimed(NamedTuple):
@@ -64,6 +66,8 @@ class Claimed(NamedTuple):
     due: int
     attempt: int
     payload: bytes | None
+    arming: int
+    """Which arming, of all in this timeline."""
 
 
 class Terms(NamedTuple):
@@ -83,8 +87,8 @@ class Turn:
     """When to come back; None: when there is something to come for."""
     unindexed: int
     """Timers in the timeline that redis-timers has armed, and nobody has adopted."""
-    stale: int
-    """Outcomes of runs that were not this worker's any more."""
+    counted: list[bool]
+    """For each outcome, whether the run was still this worker's."""
     claimed: list[Claimed]
 
 
@@ -213,6 +217,10 @@ class TimerScripts:
         """The members that are due by an instant, in seconds."""
         return Command(pack("ZRANGEBYSCORE", self.keys.timeline, "-inf", instant))
 
+    def scores(self, members: Sequence[bytes]) -> Command:
+        """When members are due; nothing for those that are not there."""
+        return Command(pack("ZMSCORE", self.keys.timeline, *members))
+
     def page(self, kind: Literal["timeline", "payloads", "dead"], cursor: bytes) -> Command:
         """A part of all timers with their scores, of all payloads, or of all dead timers."""
         verb = "ZSCAN" if kind == "timeline" else "HSCAN"
@@ -262,17 +270,19 @@ def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
     now, wait, unindexed, done, heads, bodies = reply
     assert isinstance(now, bytes) and isinstance(wait, int) and isinstance(unindexed, int)
     assert isinstance(done, bytes) and isinstance(heads, bytes) and isinstance(bodies, bytes)
+    counted = [each == ord("1") for each in done]
     claimed = []
     position = 0
     for line in heads.splitlines():
-        ordinal, fence, due, attempt, length, size = map(int, line.split())
+        ordinal, fence, due, attempt, arming, length, size = map(int, line.split())
         end = position + length
         stop = end + max(0, size)
         payload = None if size < 0 else bodies[end:stop]
         topic = terms[ordinal - 1].topic
-        claimed.append(Claimed(topic, bodies[position:end], fence, due, attempt, payload))
+        member = bodies[position:end]
+        claimed.append(Claimed(topic, member, fence, due, attempt, payload, arming))
         position = stop
-    return Turn(int(now), None if wait < 0 else wait, unindexed, done.count(b"0"), claimed)
+    return Turn(int(now), None if wait < 0 else wait, unindexed, counted, claimed)
 
 
 def parse_scanned(reply: Reply) -> tuple[bytes, list[bytes], list[bytes]]:

@@ -41,6 +41,13 @@ def passes(error: Exception) -> bool:
     return text.startswith("UNBLOCKED") or "READONLY" in text
 
 
+def is_temporary(error: Exception) -> bool:
+    """Whether somebody may mend it while we wait, without a change of ours."""
+    mendable = (exceptions.OutOfMemoryError,)
+    states = ("BUSY ", "MISCONF", "NOREPLICAS", "OOM")
+    return passes(error) or isinstance(error, mendable) or str(error).startswith(states)
+
+
 def demoted(error: Exception) -> bool:
     """Whether the server says that it is not the master any more."""
     text = str(error)

@@ -258,11 +258,7 @@ def checked_client(client: object) -> Client:
     """What users hand in as `redis_client`, if it is one."""
     if isinstance(client, (Redis, RedisCluster)) and not isinstance(client, Pipeline):
         return client
-    raise refused_client(
-        client,
-        "redis.asyncio.Redis or redis.asyncio.RedisCluster",
-        "redsync.sync is for the blocking ones",
-    )
+    raise refused_client(client, "redis.asyncio", "redsync.sync")
 
 
 class Network:

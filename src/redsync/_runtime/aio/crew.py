@@ -63,10 +63,11 @@ class Crew:
             await result
         return True
 
-    def cancel(self) -> None:
-        """Cancel what can be cancelled."""
+    def cancel(self) -> bool:
+        """Cancel what can be cancelled; tells whether there was any of that."""
         for task in list(self._tasks):
             task.cancel()
+        return bool(self._tasks)
 
     def dismiss(self) -> None:
         """There will be no more jobs."""

@@ -282,9 +282,7 @@ def checked_client(client: object) -> Client:
     """What users hand in as `redis_client`, if it is one."""
     if isinstance(client, (Redis, RedisCluster)) and not isinstance(client, Pipeline):
         return client
-    raise refused_client(
-        client, "redis.Redis or redis.RedisCluster", "redsync.aio is for those of redis.asyncio"
-    )
+    raise refused_client(client, "redis", "redsync.aio")
 
 
 class Network:

@@ -63,8 +63,9 @@ class Crew:
             raise TypeError(_coroutine(function))
         return True
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
         """Nothing can be cancelled."""
+        return False
 
     def dismiss(self) -> None:
         """Have the threads end when they are done: there will be no more jobs."""

@@ -9,8 +9,8 @@
 --       attempts
 -- Reply {now, time until it has to come back or -1, timers in the timeline without a record, for
 --        each outcome "1" or "0" if the run was not this one's any more, heads, bodies};
---       heads has a line for each timer: ordinal, fence, due, attempt, length of the member and of
---       the payload or -1; bodies has members and payloads, end to end
+--       heads has a line for each timer: ordinal, fence, due, attempt, seq, length of the member and
+--       of the payload or -1; bodies has members and payloads, end to end
 -- include timers/common.lua
 
 local BROKEN = 100000 -- by how much a promise may be late
@@ -28,6 +28,13 @@ end
 -- This turn answers all tokens.  After a delete, writing goes on even if there is no memory left.
 for ordinal = 1, topics do
   call('DEL', wake(ordinal))
+end
+
+-- The last turn that had an effect, if the answer to it was lost and this is the same one
+local last = again and call('GET', memo)
+last = last and cmsgpack.unpack(last)
+if last and last[1] ~= turn then
+  last = false
 end
 
 -- What became of those that ran
@@ -101,7 +108,9 @@ if outcomes > 0 then
     if ours then
       settle(tonumber(ordinal), member, r, scores[i], what, tonumber(after), why)
     end
-    done[i] = ours and '1' or '0'
+    -- What has counted the first time is old now.
+    local before = last and string.sub(last[3], i, i) == '1'
+    done[i] = (ours or before) and '1' or '0'
   end
   remove_finished()
 end
@@ -114,19 +123,14 @@ local function give(ordinal, member, r)
   local payload = call('HGET', payloads, member)
   local length = payload and #payload or -1
   heads[#heads + 1] =
-    table.concat({ ordinal, r.fence, digits(r.due), r.attempts, #member, length }, ' ')
+    table.concat({ ordinal, r.fence, digits(r.due), r.attempts, r.seq, #member, length }, ' ')
   bodies[#bodies + 1] = member .. (payload or '')
   taken[#taken + 1] = { due(ordinal), r.fence, member }
   budget = budget - math.max(length, 0)
 end
 
--- The same timers again, if the answer to this very turn was lost.
-local function repeated()
-  local last = call('GET', memo)
-  last = last and cmsgpack.unpack(last)
-  if not last or last[1] ~= turn then
-    return false
-  end
+-- The same timers again.
+local function repeat_last()
   local ordinals = {}
   for ordinal = 1, topics do
     ordinals[due(ordinal)] = ordinal
@@ -138,7 +142,6 @@ local function repeated()
       give(ordinals[each[1]], each[3], r)
     end
   end
-  return true
 end
 
 -- Move the due time of a recurring timer over what was missed; false if it is in the future then.
@@ -222,7 +225,9 @@ local function take(ordinal, most)
   return count
 end
 
-if not (again and repeated()) and limit > 0 then
+if last and #last[2] > 0 then
+  repeat_last()
+elseif limit > 0 then
   -- First a fair share for each topic, then what is left for those that have more.
   local share, left, more = math.ceil(limit / topics), limit, {}
   for ordinal = 1, topics do
@@ -238,9 +243,9 @@ if not (again and repeated()) and limit > 0 then
       left = left - take(ordinal, left)
     end
   end
-  if #taken > 0 then
-    call('SET', memo, cmsgpack.pack({ turn, taken }), 'PX', 2 * MEMORY)
-  end
+end
+if #taken > 0 or outcomes > 0 then
+  call('SET', memo, cmsgpack.pack({ turn, taken, table.concat(done) }), 'PX', 2 * MEMORY)
 end
 
 -- Who comes next: one worker promises to, for each topic, and the others rely on that.  (Woken all
