@@ -22,6 +22,8 @@ from .support.process import KINDS, Answer, Facts, Kind, WorkerProcess
 from .support.proxy import Fault, FaultProxy
 from .support.sync import eventually, together
 
+pytestmark = pytest.mark.faults
+
 LUA, OPTIMISTIC = SemaphoreInitStrategy
 
 Point = tuple[SemaphoreInitStrategy, str, str]

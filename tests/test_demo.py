@@ -35,6 +35,8 @@ from redsync.cli.server import Server
 from .support.sync import connect, eventually
 from .test_server import gone
 
+pytestmark = pytest.mark.faults
+
 DEMO = [sys.executable, "-c", "from redsync.cli import main; main()", "demo"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
 

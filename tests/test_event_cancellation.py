@@ -17,6 +17,8 @@ from ._async.helpers import left_alone
 from .support.aio import connect, disconnect, eventually
 from .support.cancelling import Cancelled, each_moment, each_way
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 async def client(server: Server) -> AsyncIterator[Redis]:

@@ -10,6 +10,8 @@ from redsync.cli.server import Server
 
 from .support.program import Ended, run_program
 
+pytestmark = pytest.mark.faults
+
 WITHIN = 8.0
 """Seconds for all of it, however slow the machine."""
 

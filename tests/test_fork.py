@@ -12,6 +12,8 @@ from redsync.cli.server import Server
 from .support.checker import Hold, check, most_at_once
 from .support.program import Ended, run_program
 
+pytestmark = pytest.mark.faults
+
 HELPERS = """
 import traceback
 

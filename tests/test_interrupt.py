@@ -8,6 +8,8 @@ from redsync.cli.server import Server
 
 from .support.program import run_program
 
+pytestmark = pytest.mark.faults
+
 PROGRAM = """
 from urllib.parse import urlsplit
 from tests.support.commands import evalsha, load_scripts

@@ -11,6 +11,8 @@ import pytest
 from redsync.cli.server import Server
 from redsync.sync import SemaphoreInitStrategy
 
+pytestmark = pytest.mark.faults
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -16,6 +16,8 @@ from .support.checker import Hold, check, most_at_once
 from .support.process import KINDS, Kind, WorkerProcess
 from .support.sync import eventually
 
+pytestmark = pytest.mark.faults
+
 LUA, OPTIMISTIC = SemaphoreInitStrategy.LUA.value, SemaphoreInitStrategy.OPTIMISTIC_LOCKING.value
 
 Start = Callable[[Kind], WorkerProcess]

@@ -20,6 +20,8 @@ from .support.process import KINDS, Facts, Kind, WorkerProcess
 from .support.proxy import FaultProxy
 from .support.sync import eventually, sleep
 
+pytestmark = pytest.mark.faults
+
 TTL = 0.6
 NAME = "halted"
 

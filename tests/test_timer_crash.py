@@ -23,6 +23,8 @@ from .support.process import KINDS, Kind
 from .support.proxy import Fault, FaultProxy
 from .support.sync import eventually, together
 
+pytestmark = pytest.mark.faults
+
 LEASE = 0.7
 
 TURN = evalsha("timers/turn")

@@ -20,6 +20,8 @@ from .support.process import KINDS, Kind
 from .support.proxy import FaultProxy
 from .support.sync import eventually, sleep, together
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:

@@ -21,6 +21,8 @@ from .support.process import KINDS, Kind
 from .support.proxy import FaultProxy
 from .support.sync import eventually, together
 
+pytestmark = pytest.mark.faults
+
 LEASE = 0.6
 
 TURN = evalsha("timers/turn")

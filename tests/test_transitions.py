@@ -22,6 +22,8 @@ from redsync._protocol.semaphore import Contents, Empty, Facts, Return, Seat, Te
 from redsync._protocol.transitions import Draft
 from redsync.cli.server import Server
 
+pytestmark = pytest.mark.faults
+
 TERMS: Final = Terms(ttl=1000, keep=5000)
 START: Final = 1_800_000_000_000_000
 
