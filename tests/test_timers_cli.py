@@ -419,7 +419,7 @@ def test_a_server_that_is_not_there_is_told(
 ) -> None:
     for module in (redsync._async.link, redsync._sync.link):
         monkeypatch.setattr(module, "PATIENCE", 0.1)
-    result = invoke(name, write_program(folder, kind, "unix:///no/such/socket"))
+    result = invoke(name, write_program(folder, kind, "redis://127.0.0.1:1"))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith("Error: the server cannot be used: ")
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from time import monotonic
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
+from typing_extensions import TypedDict  # pydantic asks for it before Python 3.12
 
 from redsync.aio import Backoff, RedisTimersError, Retry, Router, Timer, TimerRun
 from redsync.cli.server import Server
