@@ -49,7 +49,7 @@ FLOORS: Final[tuple[frozenset[str], ...]] = (
     frozenset({"redsync._async.station"}),
     frozenset({"redsync._async.membership"}),
     frozenset({"redsync._async.pool", "redsync._async.signals", "redsync._async.schedule"}),
-    frozenset({"redsync._async.permit", "redsync._async.adoption"}),
+    frozenset({"redsync._async.permit", "redsync._async.adoption", "redsync._async.listing"}),
     frozenset({"redsync._async.runner"}),
     frozenset({"redsync._async.semaphore", "redsync._async.event", "redsync._async.timers"}),
     frozenset({"redsync", "redsync.aio", "redsync.sync"}),

@@ -19,16 +19,12 @@ from .._protocol.owner import new_owner
 from .._protocol.resp import Reply
 from .._protocol.scripts import Command
 from .._protocol.timers import (
-    BUDGET,
-    MOST,
     Arming,
     TimerScripts,
+    batches,
     member_of,
     parse_armed,
-    parse_letter,
-    parse_page,
     readable,
-    texts,
 )
 from .._runtime.aio import (
     DEFAULT_SIZE,
@@ -46,6 +42,7 @@ from ..exceptions import (
     RedisTimersHandlerNotFoundError,
 )
 from ..routing import Handler, Policy, Router, checked_topic
+from . import listing
 from .adoption import Adoption
 from .link import Link
 from .membership import Membership
@@ -210,7 +207,7 @@ class Timers:
                 raise _conflict(each.member)
             latest[each.member] = each
         instants: dict[bytes, int] = {}
-        for batch in _batches(latest.values()):
+        for batch in batches(latest.values()):
             instants.update(await self._arm(batch))
         return [datetime_of(instants[each.member]) for each in armings]
 
@@ -332,18 +329,7 @@ class Timers:
         """All timers of all topics, in the order in which they are due, and their payloads: by the
         names that they have in Redis, `topic--id`. Those that run are among them.
         """
-        scored = await self._pages("timeline")
-        names = sorted(scored, key=lambda member: (float(scored[member]), member))
-        payloads = await self._pages("payloads")
-        lacking = [each for each in names if each not in payloads]
-        if lacking:
-            # They have run meanwhile, unless their payload was lost.
-            there = await self._scores(lacking)
-            names = [each for each in names if each in payloads or each in there]
-        return (
-            [readable(each) for each in names],
-            {readable(member): readable(each) for member, each in payloads.items()},
-        )
+        return await listing.names_and_payloads(self._schedule())
 
     async def fetch_ready_timers(self, timestamp: datetime) -> list[str]:
         """The names of the timers, of all topics, that are due by that time.
@@ -352,28 +338,11 @@ class Timers:
             ValueError: The datetime is not aware.
         """
         micros = micros_of(checked_instant("timestamp", timestamp))
-        seconds = f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
-        return [readable(each) for each in texts(await self._ask(self._scripts.ready(seconds)))]
+        return await listing.names_due_by(self._schedule(), micros)
 
     async def fetch_dead_timers(self) -> list[DeadTimer]:
         """The timers, of all topics, that have failed for good, in the order in which they did."""
-        letters = [
-            parse_letter(member, letter, self._separator)
-            for member, letter in (await self._pages("dead")).items()
-        ]
-        letters.sort(key=lambda each: (each.died, each.topic, each.timer_id))
-        return [
-            DeadTimer(
-                topic=each.topic,
-                timer_id=each.timer_id,
-                payload=each.payload,
-                error=each.error,
-                attempts=each.attempts,
-                scheduled_for=datetime_of(each.due),
-                died_at=datetime_of(each.died),
-            )
-            for each in letters
-        ]
+        return await listing.dead_timers(self._schedule(), self._separator)
 
     async def revive_timer(self, topic: str, timer_id: str) -> bool:
         """Have a dead timer run again, now, with all its attempts, and once only if it was a
@@ -442,24 +411,7 @@ class Timers:
         return await self._schedule().ask(command)
 
     async def _pages(self, kind: Literal["timeline", "payloads", "dead"]) -> dict[bytes, bytes]:
-        """Whatever is there from the beginning to the end of the call, and perhaps other things."""
-        found: dict[bytes, bytes] = {}
-        cursor = b"0"
-        while True:
-            cursor, pairs = parse_page(await self._ask(self._scripts.page(kind, cursor)))
-            found.update(pairs)
-            if cursor == b"0":
-                return found
-
-    async def _scores(self, members: list[bytes]) -> dict[bytes, Reply]:
-        """Of those that are still there."""
-        found: dict[bytes, Reply] = {}
-        for first in range(0, len(members), MOST):
-            some = members[first : first + MOST]
-            scores = await self._ask(self._scripts.scores(some))
-            assert isinstance(scores, list)
-            found.update((m, s) for m, s in zip(some, scores, strict=True) if s is not None)
-        return found
+        return await listing.pages(self._schedule(), kind)
 
     def _begin(self, home: _Home) -> Runner:
         if home.runner is not None:
@@ -523,17 +475,3 @@ def _conflict(member: bytes) -> RedisTimersConflictError:
         f"timers of two topics are called {readable(member)!r}: choose another id, or a separator"
         " that no topic and no id contains"
     )
-
-
-def _batches(armings: Iterable[Arming]) -> Iterable[list[Arming]]:
-    """As many as one call may be about, and not too many bytes."""
-    batch: list[Arming] = []
-    size = 0
-    for each in armings:
-        if batch and (len(batch) == MOST or size + len(each.payload) > BUDGET):
-            yield batch
-            batch, size = [], 0
-        batch.append(each)
-        size += len(each.payload)
-    if batch:
-        yield batch

@@ -323,6 +323,20 @@ def parse_letter(member: bytes, letter: bytes, separator: str) -> Letter:
     )
 
 
+def batches(armings: Iterable[Arming]) -> Iterable[list[Arming]]:
+    """As many as one call may be about, and not too many bytes."""
+    batch: list[Arming] = []
+    size = 0
+    for each in armings:
+        if batch and (len(batch) == MOST or size + len(each.payload) > BUDGET):
+            yield batch
+            batch, size = [], 0
+        batch.append(each)
+        size += len(each.payload)
+    if batch:
+        yield batch
+
+
 def parse_record(record: bytes) -> Record:
     """What lua/timers/common.lua has written."""
     every = record[57:].split()

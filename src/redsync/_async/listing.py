@@ -1,0 +1,78 @@
+"""What is in Redis of all timers, of all topics."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .._instants import datetime_of
+from .._protocol.resp import Reply
+from .._protocol.timers import MOST, parse_letter, parse_page, readable, texts
+from .._types import DeadTimer
+from .schedule import Schedule
+
+
+async def names_and_payloads(schedule: Schedule) -> tuple[list[str], dict[str, str]]:
+    """The names of those that are not dead, in the order in which they are due, and payloads."""
+    scored = await pages(schedule, "timeline")
+    names = sorted(scored, key=lambda member: (float(scored[member]), member))
+    payloads = await pages(schedule, "payloads")
+    lacking = [each for each in names if each not in payloads]
+    if lacking:
+        # They have run meanwhile, unless their payload was lost.
+        there = await _scores(schedule, lacking)
+        names = [each for each in names if each in payloads or each in there]
+    return (
+        [readable(each) for each in names],
+        {readable(member): readable(each) for member, each in payloads.items()},
+    )
+
+
+async def names_due_by(schedule: Schedule, micros: int) -> list[str]:
+    """The names of those that are due by an instant."""
+    seconds = f"{micros // 1_000_000}.{micros % 1_000_000:06d}"
+    return [readable(each) for each in texts(await schedule.ask(schedule.scripts.ready(seconds)))]
+
+
+async def dead_timers(schedule: Schedule, separator: str) -> list[DeadTimer]:
+    """Those that have failed for good, in the order in which they did."""
+    letters = [
+        parse_letter(member, letter, separator)
+        for member, letter in (await pages(schedule, "dead")).items()
+    ]
+    letters.sort(key=lambda each: (each.died, each.topic, each.timer_id))
+    return [
+        DeadTimer(
+            topic=each.topic,
+            timer_id=each.timer_id,
+            payload=each.payload,
+            error=each.error,
+            attempts=each.attempts,
+            scheduled_for=datetime_of(each.due),
+            died_at=datetime_of(each.died),
+        )
+        for each in letters
+    ]
+
+
+async def pages(
+    schedule: Schedule, kind: Literal["timeline", "payloads", "dead"]
+) -> dict[bytes, bytes]:
+    """Whatever is there from the beginning to the end of the call, and perhaps other things."""
+    found: dict[bytes, bytes] = {}
+    cursor = b"0"
+    while True:
+        cursor, pairs = parse_page(await schedule.ask(schedule.scripts.page(kind, cursor)))
+        found.update(pairs)
+        if cursor == b"0":
+            return found
+
+
+async def _scores(schedule: Schedule, members: list[bytes]) -> dict[bytes, Reply]:
+    """Of those that are still there."""
+    found: dict[bytes, Reply] = {}
+    for first in range(0, len(members), MOST):
+        some = members[first : first + MOST]
+        scores = await schedule.ask(schedule.scripts.scores(some))
+        assert isinstance(scores, list)
+        found.update((m, s) for m, s in zip(some, scores, strict=True) if s is not None)
+    return found
