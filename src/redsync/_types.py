@@ -107,7 +107,7 @@ class TimerRun:
     @property
     def lost(self) -> bool:
         """Whether the lease ran out, somebody else runs it, or it was removed: whatever this
-        handler still does may be done twice, and how it ends changes nothing.
+        handler still does may be done twice, and how it ends counts only if nobody else has begun.
         """
         return self._remaining() <= 0
 
@@ -141,7 +141,7 @@ class DeadTimer:
     payload: bytes | None
     """As it was in Redis; None: it was not there any more."""
     error: str
-    """What the last attempt ended with."""
+    """What the last attempt ended with, or what is wrong with the payload."""
     attempts: int
     scheduled_for: datetime
     died_at: datetime

@@ -90,13 +90,15 @@ class Handler:
 
 
 class Router:
-    """Handlers by topic, to be included in `Timers`. Make one in each module that has handlers.
+    """Handlers by topic, to be included in `Timers`.
 
-    router = Router()
+        router = Router()
 
-    @router.handler(topic="reminders", schema=Reminder)
-    def remind(data, context):
-        context["mailer"].send(data.address)
+        @router.handler(topic="reminders", schema=Reminder)
+        def remind(data, context):
+            context["mailer"].send(data.address)
+
+    Make one in each module that has handlers.
     """
 
     def __init__(self) -> None:
@@ -124,8 +126,9 @@ class Router:
                 needs the extra `redsync[timers]`. None: any JSON, as json.loads has it.
             max_attempts: How often it is tried before a timer counts as dead, 1 to 9999.
             backoff: How long to wait after each failure.
-            lease: Seconds after which another worker takes over from one that died or hangs. It is
-                renewed while the handler runs, so it may be far shorter than that takes.
+            lease: Seconds after which another worker takes over from one that died or was stopped,
+                0.1 at least. It is renewed while the handler runs, so it may be far shorter than
+                that takes.
             timeout: Seconds for one run, which counts as failed then. A coroutine is cancelled. A
                 thread cannot be: its lease is given up, so another run may begin beside it.
 
@@ -133,6 +136,7 @@ class Router:
 
         Raises:
             TypeError, ValueError: An argument makes no sense.
+            ImportError: There is a schema, and no pydantic.
         """
         checked_topic(topic)
         _check_options(max_attempts, backoff, lease, timeout)

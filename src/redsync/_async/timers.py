@@ -66,7 +66,7 @@ class Timers:
 
     A timer is never early by the server's clock, and runs at least once: a worker that dies in the
     middle is replaced after `lease` seconds, so a handler may run again, and should be idempotent.
-    While the workers are well, it runs once.
+    While the workers are well and the handler does not fail, it runs once.
 
     Args:
         redis_client: A client of redis-py, of the same kind as the namespace, asyncio or blocking.
@@ -82,7 +82,8 @@ class Timers:
             and id. None: the environment's TIMERS_TIMELINE_KEY, TIMERS_PAYLOADS_KEY and
             TIMERS_SEPARATOR, else `timers_timeline`, `timers_payloads` and `--`, as in
             redis-timers. Beside another `timeline_key`, and on a cluster, the usual name of the
-            payloads is `{timeline_key}:payloads`.
+            payloads is `{timeline_key}:payloads`, or `timeline_key:timers:payloads` if that has a
+            `{tag}`.
 
     Raises:
         TypeError, ValueError: An argument makes no sense; nothing was sent.
@@ -215,8 +216,9 @@ class Timers:
         """Remove a timer.
 
         Returns:
-            True only if no run of it has begun, or will. False: one has, it may be going on at this
-            moment, but there will be no other; or there is no such timer.
+            True only if no run has begun since it was set, or since the last instant of a recurring
+            one, and none will. False: one has, it may be going on at this moment, but there will be
+            no other; or there is no such timer.
 
         Raises:
             RedisTimersHandlerNotFoundError: There is no handler for the topic here.
@@ -352,7 +354,8 @@ class Timers:
             False if there is no such dead timer.
 
         Raises:
-            RedisTimersError: The id is in use by a timer that is not dead; nothing was changed.
+            RedisTimersError: The id is in use by a timer that is not dead, as is that of a series
+                that goes on; nothing was changed.
         """
         member = self._member(checked_topic(topic), timer_id)
         reply = await self._ask(self._scripts.revive(new_owner(), topic, member))
