@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -183,3 +185,19 @@ async def test_periods_that_make_no_sense_are_refused(
     with pytest.raises((ValueError, TypeError), match=message):
         await timers.set_timer("notes", "1", None, NOW, every=every, missed=missed)
     assert await is_empty(timers)
+
+
+async def test_a_series_of_the_last_century_that_can_be_told_keeps_its_period(
+    make_timers: MakeTimers, client: Any
+) -> None:
+    timers = make_timers(Record().router)
+    last = datetime(2242, 3, 16, 12, tzinfo=timezone.utc)
+    for number in range(20):
+        instant = last - timedelta(seconds=number, microseconds=number * 7919)
+        await timers.set_timer("notes", str(number), 1, activate_at=instant, every=after(1))
+    records = await client.hgetall(timers._scripts.keys.state)
+    async with timers:  # which looks at all of them
+        await eventually(partial(client.exists, timers._scripts.keys.topics))
+    assert await client.hgetall(timers._scripts.keys.state) == records
+    with pytest.raises(ValueError, match="before 2242"):
+        await timers.set_timer("notes", "x", 1, activate_at=last + timedelta(days=1))

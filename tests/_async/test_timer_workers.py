@@ -309,6 +309,24 @@ async def test_who_may_not_run_scripts_is_told(
         await client.execute_command("ACL", "DELUSER", "poor")
 
 
+async def test_a_server_that_was_away_at_the_start_and_refuses_then_is_lived_with(
+    make_timers: MakeTimers, client: Any, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.execute_command("ACL", "SETUSER", "poor", "on", ">x", "~*", "+@all", "-evalsha")
+    await client.execute_command("ACL", "SETUSER", "poor", "-eval")
+    record = Record()
+    proxy.refuse()
+    poor = connect(proxy, username="poor", password="x")
+    async with make_timers(record.router, connected=poor):
+        proxy.heal()
+        await eventually(lambda: "NOPERM" in caplog.text, timeout=15)
+        await client.execute_command("ACL", "SETUSER", "poor", "+@all")
+        await make_timers(record.router).set_timer("notes", "1", 1, NOW)
+        await record.written(1, timeout=10)
+    await disconnect(poor)
+    await client.execute_command("ACL", "DELUSER", "poor")
+
+
 async def test_a_worker_lives_through_a_server_that_is_away(
     make_timers: MakeTimers, far: Redis, proxy: FaultProxy
 ) -> None:

@@ -175,7 +175,7 @@ class Runner:
         try:
             turn, asked = await self._turn(room, leaving=room <= 0)
         except (exceptions.RedisError, OSError, RedisTimersError) as error:
-            if not self._answered and not is_temporary(error):
+            if not self.begun.is_set() and not is_temporary(error):
                 raise
             self.begun.set()
             await self._trouble(error)

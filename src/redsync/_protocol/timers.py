@@ -22,8 +22,8 @@ MOST: Final = 500
 BUDGET: Final = 1 << 20
 """Bytes of payloads in one answer, unless a single payload is larger."""
 
-LAST_INSTANT: Final = 9_000_000_000_000_000
-"""2255: later ones would need a digit more."""
+LAST_INSTANT: Final = 8_589_934_591_000_000
+"""March 2242. From then on a score, which is a double, does not tell microseconds apart."""
 
 _PAGE: Final = 1000
 

@@ -36,11 +36,15 @@ local function micros(score)
   local value = tonumber(score)
   if value <= 0 then
     return 0
-  elseif value >= 9000000000 then
-    return 9000000000000000
+  elseif value >= 8589934591 then
+    return 8589934591000000
   end
-  local rounded = math.floor(value * 1000000 + 0.5)
-  return rounded / 1000000 < value and rounded + 1 or rounded
+  -- The product may be one too many or too few; what was seconds() of a time gives that again.
+  local whole = math.floor(value * 1000000)
+  if (whole - 1) / 1000000 >= value then
+    return whole - 1
+  end
+  return whole / 1000000 < value and whole + 1 or whole
 end
 
 -- A record: seq (which arming), fence (which run; NONE: not running), due, mark ('1': armed again
