@@ -13,6 +13,7 @@ import pytest
 from redis import exceptions
 
 from redsync._async import runner
+from redsync._async.schedule import Schedule
 from redsync.aio import RedisTimersError, Router, Timer, TimerRun
 from redsync.cli.server import Server
 
@@ -457,6 +458,48 @@ async def test_what_still_runs_when_the_server_is_back_goes_on_and_is_not_begun_
         gate.open.set()
         await emptied(near)
     assert gate.entered == 1
+
+
+async def test_a_worker_that_has_not_renewed_in_time_does_not_take_its_own_timer(
+    make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would begin a second run, and here, as there is one attempt, count it as dead.
+    async def forget(self: Schedule, leases: object, deadline: float) -> None: ...
+
+    monkeypatch.setattr(Schedule, "_renew", forget)
+    gate = Gate(lease=0.3, max_attempts=1)
+    async with make_timers(gate.router) as timers:
+        await timers.set_timer("gate", "1", 1, NOW)
+        await eventually(lambda: gate.entered == 1)
+        await sleep(1)
+        gate.open.set()
+        await emptied(timers)
+        assert await timers.fetch_dead_timers() == []
+    assert gate.entered == 1
+
+
+async def test_who_has_heard_that_a_lease_is_lost_is_run_again(
+    make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(self: Schedule, leases: object, deadline: float) -> None: ...
+
+    router = Router()
+    runs: list[TimerRun] = []
+    heard: list[bool] = []
+
+    @router.handler(topic="long", lease=0.3)
+    async def listen(data: object, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        while len(runs) == 1:
+            heard.append(run.lost)
+            await sleep(0.01)
+
+    monkeypatch.setattr(Schedule, "_renew", forget)
+    async with make_timers(router, max_attempts=2) as timers:
+        await timers.set_timer("long", "1", 1, NOW)
+        await emptied(timers)
+        assert await timers.fetch_dead_timers() == []
+    assert [run.attempt for run in runs] == [1, 2] and heard[-1]
 
 
 async def test_who_stops_in_a_handler_is_not_waited_for(make_timers: MakeTimers) -> None:

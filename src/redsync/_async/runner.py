@@ -375,9 +375,7 @@ class Runner:
 
 
 def _outcome(claimed: Claimed, what: Any, *, after: int = 0, error: str = "") -> Outcome:
-    return Outcome(
-        claimed.topic, claimed.member, claimed.fence, what, after, error, arming=claimed.arming
-    )
+    return Outcome(claimed.topic, claimed.member, claimed.fence, what, after, error)
 
 
 def _back(claimed: Claimed) -> Outcome:

@@ -44,7 +44,6 @@ class Lease:
         "_until",
         "claimed",
         "expires",
-        "fence",
         "length",
         "renewal",
         "started",
@@ -52,8 +51,6 @@ class Lease:
 
     def __init__(self, claimed: Claimed, length: float, asked: float) -> None:
         self.claimed = claimed
-        self.fence = claimed.fence
-        """That of the last claim, if it was claimed several times."""
         self.length = length
         self.expires: float | None = None
         """When to renew it no more: its handler, a thread, takes longer than it may."""
@@ -68,8 +65,8 @@ class Lease:
         self.renewal = asked + self.length / 3
 
     def resume(self, asked: float) -> bool:
-        """It was claimed again, by the same process; False if the handler may have been told that
-        it was lost, and given up.
+        """It was renewed after its end, as nobody else had taken it; False if the handler may have
+        been told that it was lost, and given up.
         """
         if self._lost or self.expires is not None:
             return False
@@ -177,9 +174,6 @@ class Schedule(Station[Waiter[None]]):
             self._turns.release()
 
     async def _turn(self, limit: int, mode: Mode, terms: Sequence[Terms]) -> tuple[Turn, float]:
-        if self._renewal <= monotonic():
-            # This process was held up: it would take from itself what it runs.
-            await self._tend(deadline_for(None))
         with self.mutex:
             outcomes = self._outcomes[:MOST]
             again = self._asked is not None
@@ -198,33 +192,27 @@ class Schedule(Station[Waiter[None]]):
         asked, self._asked = self._asked, None
         self._number += 1
         with self.mutex:
-            # Those whose fence was not the right one may be about what was just claimed again.
-            stale = [each for each, right in zip(outcomes, turn.counted, strict=True) if not right]
-            self._outcomes[: len(outcomes)] = stale
-            fresh = [each for each in turn.claimed if not self._resume(each, asked)]
-            refenced = [
-                each for each, old in zip(self._outcomes, stale, strict=False) if each is not old
-            ]
-            self._outcomes[: len(stale)] = refenced
+            del self._outcomes[: len(outcomes)]
+            fresh = [each for each in turn.claimed if not self._goes_on(each, asked)]
+            if self._outcomes:
+                self.news.set()  # among them may be what was given up just now
         return replace(turn, claimed=fresh), asked
 
-    def _resume(self, claimed: Claimed, asked: float) -> bool:
-        """Whether what was claimed runs here, or has ended here and is not reported. Its lease has
-        run out while the server was away, or this process was held up: go on with the new fence.
+    def _goes_on(self, claimed: Claimed, asked: float) -> bool:
+        """Whether it is no new run: this process was held up or without a server for longer than
+        the lease, and nobody else has taken it meanwhile.
         """
-        if claimed.attempt == 1:
-            return False
-        for place, outcome in enumerate(self._outcomes):
-            if outcome.arming == claimed.arming:
-                self._outcomes[place] = outcome._replace(fence=claimed.fence)
-                return True
-        for lease in list(self._leases.values()):
-            if lease.claimed.arming == claimed.arming and lease.resume(asked):
-                del self._leases[lease.fence]
-                lease.fence = claimed.fence
-                self._leases[claimed.fence] = lease
-                return True
-        return False
+        lease = self._leases.get(claimed.fence)
+        if lease is not None and lease.resume(asked):
+            return True
+        reported = any(each.fence == claimed.fence for each in self._outcomes)
+        if lease is None and (reported or not claimed.held):
+            return reported
+        # Its handler may have heard that it is lost, or takes longer than it may, or it was given
+        # up by a stop: another run has to begin.
+        self._leases.pop(claimed.fence, None)
+        self._outcomes.append(Outcome(claimed.topic, claimed.member, claimed.fence, "again"))
+        return True
 
     def hold(self, claimed: Claimed, length: float, asked: float) -> Lease:
         """Look after the lease of a timer that was claimed, until `finish`."""
@@ -242,9 +230,9 @@ class Schedule(Station[Waiter[None]]):
         """A run has ended, or is given up; the next turn tells Redis the outcome, if any."""
         lease.lose()
         with self.mutex:
-            held = self._leases.pop(lease.fence, None)
+            held = self._leases.pop(lease.claimed.fence, None)
             if held is not None and outcome is not None:
-                self._outcomes.append(outcome._replace(fence=lease.fence))
+                self._outcomes.append(outcome)
 
     @property
     def unreported(self) -> bool:
@@ -328,7 +316,7 @@ class Schedule(Station[Waiter[None]]):
 
     async def _renew(self, leases: list[Lease], deadline: float) -> None:
         runs = [
-            (each.claimed.topic, each.fence, int(each.length * 1e6), each.claimed.member)
+            (each.claimed.topic, each.claimed.fence, int(each.length * 1e6), each.claimed.member)
             for each in leases
         ]
         asked = monotonic()

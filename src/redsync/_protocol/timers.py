@@ -53,8 +53,6 @@ class Outcome(NamedTuple):
     what: Literal["completed", "dead", "again", "cut", "back"]
     after: int = 0
     error: str = ""
-    arming: int = 0
-    """As in `Claimed`; not told to the server."""
 
 
 class Claimed(NamedTuple):
@@ -66,8 +64,8 @@ class Claimed(NamedTuple):
     due: int
     attempt: int
     payload: bytes | None
-    arming: int
-    """Which arming, of all in this timeline."""
+    held: bool = False
+    """It is this worker's already: nobody else has taken it when its lease was over."""
 
 
 class Terms(NamedTuple):
@@ -87,8 +85,8 @@ class Turn:
     """When to come back; None: when there is something to come for."""
     unindexed: int
     """Timers in the timeline that redis-timers has armed, and nobody has adopted."""
-    counted: list[bool]
-    """For each outcome, whether the run was still this worker's."""
+    stale: int
+    """Outcomes of runs that were not this worker's any more."""
     claimed: list[Claimed]
 
 
@@ -270,19 +268,19 @@ def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
     now, wait, unindexed, done, heads, bodies = reply
     assert isinstance(now, bytes) and isinstance(wait, int) and isinstance(unindexed, int)
     assert isinstance(done, bytes) and isinstance(heads, bytes) and isinstance(bodies, bytes)
-    counted = [each == ord("1") for each in done]
     claimed = []
     position = 0
     for line in heads.splitlines():
-        ordinal, fence, due, attempt, arming, length, size = map(int, line.split())
+        ordinal, fence, due, attempt, length, size = map(int, line.split())
         end = position + length
         stop = end + max(0, size)
         payload = None if size < 0 else bodies[end:stop]
         topic = terms[ordinal - 1].topic
         member = bodies[position:end]
-        claimed.append(Claimed(topic, member, fence, due, attempt, payload, arming))
+        held = attempt < 0
+        claimed.append(Claimed(topic, member, fence, due, abs(attempt), payload, held))
         position = stop
-    return Turn(int(now), None if wait < 0 else wait, unindexed, counted, claimed)
+    return Turn(int(now), None if wait < 0 else wait, unindexed, done.count(b"0"), claimed)
 
 
 def parse_scanned(reply: Reply) -> tuple[bytes, list[bytes], list[bytes]]:
@@ -339,7 +337,7 @@ def batches(armings: Iterable[Arming]) -> Iterable[list[Arming]]:
 
 def parse_record(record: bytes) -> Record:
     """What lua/timers/common.lua has written."""
-    every = record[57:].split()
+    every = record[65:].split()
     return Record(
         topic_length=int(record[53:57]),
         runs=int(record[16:32]) > 0,

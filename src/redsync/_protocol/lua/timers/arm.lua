@@ -37,12 +37,12 @@ for i = 1, count do
     entries[ordinal], earliest[ordinal] = {}, math.huge
     before[ordinal] = head(ordinal) or false
   end
-  local at, fence, member = instant, NONE, members[i]
+  local at, fence, member, holder = instant, NONE, members[i], nil
   if records[i] then
     local old = parse(records[i])
     local entry = old.seq .. member
     if old.fence ~= NONE then
-      fence = old.fence
+      fence, holder = old.fence, old.holder
       local lease = call('ZSCORE', due(ordinal), entry)
       at = lease and math.max(at, micros(lease)) or at
     end
@@ -59,6 +59,7 @@ for i = 1, count do
     rearmed = fence ~= NONE,
     attempts = 0,
     length = length,
+    holder = holder,
     every = every,
   })
   local list = entries[ordinal]

@@ -49,7 +49,8 @@ end
 
 -- A record: seq (which arming), fence (which run; NONE: not running), due, mark ('1': armed again
 -- while it runs, '2': a run was cut off, which is no attempt, 0: neither), attempts, length of the
--- topic, and for recurring ones "every policy".
+-- topic, holder (the worker of the last run, as far as 8 digits tell), and for recurring ones "every
+-- policy".
 local function parse(text)
   return {
     seq = string.sub(text, 1, 16),
@@ -59,13 +60,14 @@ local function parse(text)
     cut = string.sub(text, 49, 49) == '2',
     attempts = tonumber(string.sub(text, 50, 53)),
     length = string.sub(text, 54, 57),
-    every = string.sub(text, 58),
+    holder = string.sub(text, 58, 65),
+    every = string.sub(text, 66),
   }
 end
 
 local function written(r)
   return r.seq .. r.fence .. digits(r.due) .. (r.rearmed and '1' or r.cut and '2' or '0')
-    .. string.format('%04d', r.attempts) .. r.length .. r.every
+    .. string.format('%04d', r.attempts) .. r.length .. (r.holder or '00000000') .. r.every
 end
 
 -- The first of so many new numbers.  They rise also if the clock is set back, or data is lost.

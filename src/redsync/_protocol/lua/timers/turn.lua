@@ -9,8 +9,9 @@
 --       attempts
 -- Reply {now, time until it has to come back or -1, timers in the timeline without a record, for
 --        each outcome "1" or "0" if the run was not this one's any more, heads, bodies};
---       heads has a line for each timer: ordinal, fence, due, attempt, seq, length of the member and
---       of the payload or -1; bodies has members and payloads, end to end
+--       heads has a line for each timer: ordinal, fence, due, attempt (less than 0: this worker has
+--       it already), length of the member and of the payload or -1; bodies has members and payloads,
+--       end to end
 -- include timers/common.lua
 
 local BROKEN = 100000 -- by how much a promise may be late
@@ -18,6 +19,7 @@ local SPARE = 300000 -- how much later than the one who promised another one loo
 local worker, turn, again, limit, budget, mode, slice, outcomes =
   ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6],
   tonumber(ARGV[7]), tonumber(ARGV[8])
+local me = string.sub(worker, 1, 8)
 local topics = (#KEYS - 6) / 2
 local options = 8 + 6 * outcomes
 
@@ -28,13 +30,6 @@ end
 -- This turn answers all tokens.  After a delete, writing goes on even if there is no memory left.
 for ordinal = 1, topics do
   call('DEL', wake(ordinal))
-end
-
--- The last turn that had an effect, if the answer to it was lost and this is the same one
-local last = again and call('GET', memo)
-last = last and cmsgpack.unpack(last)
-if last and last[1] ~= turn then
-  last = false
 end
 
 -- What became of those that ran
@@ -108,9 +103,7 @@ if outcomes > 0 then
     if ours then
       settle(tonumber(ordinal), member, r, scores[i], what, tonumber(after), why)
     end
-    -- What has counted the first time is old now.
-    local before = last and string.sub(last[3], i, i) == '1'
-    done[i] = (ours or before) and '1' or '0'
+    done[i] = ours and '1' or '0'
   end
   remove_finished()
 end
@@ -119,18 +112,26 @@ end
 
 local heads, bodies, taken = {}, {}, {}
 
-local function give(ordinal, member, r)
+-- Hand it out; `own` if it is this worker's already.
+local function give(ordinal, member, r, own)
   local payload = call('HGET', payloads, member)
   local length = payload and #payload or -1
   heads[#heads + 1] =
-    table.concat({ ordinal, r.fence, digits(r.due), r.attempts, r.seq, #member, length }, ' ')
+    table.concat(
+      { ordinal, r.fence, digits(r.due), own and -r.attempts or r.attempts, #member, length }, ' '
+    )
   bodies[#bodies + 1] = member .. (payload or '')
-  taken[#taken + 1] = { due(ordinal), r.fence, member }
+  taken[#taken + 1] = { due(ordinal), r.fence, member, own }
   budget = budget - math.max(length, 0)
 end
 
--- The same timers again.
-local function repeat_last()
+-- The same timers again, if the answer to this very turn was lost.
+local function repeated()
+  local last = call('GET', memo)
+  last = last and cmsgpack.unpack(last)
+  if not last or last[1] ~= turn then
+    return false
+  end
   local ordinals = {}
   for ordinal = 1, topics do
     ordinals[due(ordinal)] = ordinal
@@ -139,9 +140,10 @@ local function repeat_last()
     local record = call('HGET', state, each[3])
     local r = record and parse(record)
     if r and r.fence == each[2] and not r.rearmed and ordinals[each[1]] then
-      give(ordinals[each[1]], each[3], r)
+      give(ordinals[each[1]], each[3], r, each[4])
     end
   end
+  return true
 end
 
 -- Move the due time of a recurring timer over what was missed; false if it is in the future then.
@@ -201,7 +203,7 @@ local function take(ordinal, most)
   end
   local records = call('HMGET', state, unpack(members))
   local scores, fence = call('ZMSCORE', timeline, unpack(members)), mint(#list)
-  local lease, count = seconds(now + option(ordinal, 2)), 0
+  local lease, count = now + option(ordinal, 2), 0
   for i, entry in ipairs(list) do
     if budget <= 0 then
       break
@@ -209,25 +211,31 @@ local function take(ordinal, most)
     local member, r = members[i], records[i] and parse(records[i])
     if not r or r.seq ~= string.sub(entry, 1, 16) then
       call('ZREM', due(ordinal), entry) -- left over from a loss of data
+    elseif r.fence ~= NONE and r.holder == me then
+      -- Its lease is over, as this worker was held up or cut off, but nobody else has it: go on.
+      local at = r.rearmed and math.max(lease, r.due) or lease
+      leases[#leases + 1], leases[#leases + 2] = seconds(at), entry
+      give(ordinal, member, r, true)
+      count = count + 1
     elseif runnable(ordinal, member, r, scores[i]) then
-      r.fence, r.attempts = digits(fence + i - 1), r.attempts + 1
+      r.fence, r.attempts, r.holder = digits(fence + i - 1), r.attempts + 1, me
       states[#states + 1], states[#states + 2] = member, written(r)
-      leases[#leases + 1], leases[#leases + 2] = lease, r.seq .. member
+      leases[#leases + 1], leases[#leases + 2] = seconds(lease), r.seq .. member
       give(ordinal, member, r)
       count = count + 1
     end
   end
-  if count > 0 then
+  if #states > 0 then
     call('HSET', state, unpack(states))
+  end
+  if count > 0 then
     call('ZADD', due(ordinal), unpack(leases))
   end
   remove_finished()
   return count
 end
 
-if last and #last[2] > 0 then
-  repeat_last()
-elseif limit > 0 then
+if not (again and repeated()) and limit > 0 then
   -- First a fair share for each topic, then what is left for those that have more.
   local share, left, more = math.ceil(limit / topics), limit, {}
   for ordinal = 1, topics do
@@ -243,9 +251,9 @@ elseif limit > 0 then
       left = left - take(ordinal, left)
     end
   end
-end
-if #taken > 0 or outcomes > 0 then
-  call('SET', memo, cmsgpack.pack({ turn, taken, table.concat(done) }), 'PX', 2 * MEMORY)
+  if #taken > 0 then
+    call('SET', memo, cmsgpack.pack({ turn, taken }), 'PX', 2 * MEMORY)
+  end
 end
 
 -- Who comes next: one worker promises to, for each topic, and the others rely on that.  (Woken all
