@@ -18,6 +18,7 @@ from redsync.aio import (
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect
+from ..support.proxy import FaultProxy
 
 
 @pytest.fixture
@@ -25,6 +26,15 @@ async def client(server: Server) -> AsyncIterator[Redis]:
     """A client of the empty server, closed after the test."""
     connected = connect(server)
     yield connected
+    await disconnect(connected)
+
+
+@pytest.fixture
+async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
+    """A client whose commands are counted, and can be held back."""
+    connected = connect(proxy)
+    yield connected
+    proxy.heal()
     await disconnect(connected)
 
 

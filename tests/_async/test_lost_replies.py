@@ -16,15 +16,12 @@ from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, spawn, together
 from ..support.commands import evalsha
-from ..support.proxy import Direction, Fault, FaultProxy, How
+from ..support.proxy import Direction, FaultProxy, How
 from .helpers import Make, in_line, left_alone, take
+from .losing import lose, losses
 from .states import becomes_whole, is_whole, key, state
 
 LUA = SemaphoreInitStrategy.LUA
-
-losses = pytest.mark.parametrize(
-    ("loss", "how"), [("request", "reset"), ("reply", "close"), ("reply", "reset")]
-)
 
 
 @pytest.fixture(autouse=True)
@@ -51,11 +48,6 @@ async def far(make: Make, shaky: Redis, near: RedisSemaphore) -> RedisSemaphore:
     semaphore = make(shaky, count=3, permit_ttl=1)
     await semaphore.get_count()
     return semaphore
-
-
-def lose(proxy: FaultProxy, loss: str, match: str, how: How = "close") -> Fault:
-    """Lose the next request that contains `match`, or the reply to it."""
-    return (proxy.lose_request if loss == "request" else proxy.lose_reply)(match, how=how)
 
 
 def sent_as(strategy: SemaphoreInitStrategy, transition: str) -> str:

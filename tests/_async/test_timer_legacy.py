@@ -10,7 +10,7 @@ import pytest
 from redsync._async import adoption
 from redsync.aio import Router, Timers
 
-from ..support.aio import Redis, eventually
+from ..support.aio import Redis, eventually, spawn
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
 
@@ -218,3 +218,22 @@ async def test_a_lost_index_is_made_anew(make_timers: MakeTimers, client: Redis)
     async with timers:
         await record.written(1)
         await emptied(timers)
+
+
+async def test_a_pass_that_was_cut_short_by_a_stop_is_made_up_for(
+    make_timers: MakeTimers, client: Redis
+) -> None:
+    # Its timers are of several pages, and no worker that runs for ever is there any more.
+    record = Record()
+    timers = make_timers(record.router)
+    for number in range(1200):
+        await client.zadd(timers._scripts.keys.timeline, {f"notes--{number}": 1_700_000_000})
+        await client.hset(timers._scripts.keys.payloads, f"notes--{number}", f"{number}")
+    running = spawn(timers.run_forever)
+    await eventually(partial(client.exists, timers._scripts.keys.topics))
+    await timers.stop()
+    await running.result()
+    assert timers._homes.get().adoption._ending
+    await timers.handle_ready_timers()
+    assert sorted(record.payloads) == list(range(1200))  # type: ignore[type-var]
+    assert await is_empty(timers)

@@ -14,17 +14,14 @@ from redsync.aio import Backoff, MissedRuns, Router, Timer, TimerRun, Timers
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
 from ..support.commands import evalsha
-from ..support.proxy import Fault, FaultProxy, How
+from ..support.proxy import FaultProxy, How
 from .helpers import left_alone
+from .losing import lose, losses
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
 ARM, CANCEL, TURN, RENEW, REVIVE, DISCARD, SCAN = (
     evalsha(f"timers/{each}")
     for each in ("arm", "cancel", "turn", "renew", "revive", "discard", "scan")
-)
-
-losses = pytest.mark.parametrize(
-    ("loss", "how"), [("request", "reset"), ("reply", "close"), ("reply", "reset")]
 )
 
 
@@ -47,11 +44,6 @@ async def shaky(proxy: FaultProxy, client: Redis) -> AsyncIterator[Redis]:
 def make_far(make_timers: MakeTimers, shaky: Redis) -> Callable[..., Timers]:
     """Construct timers behind the proxy; those of `make_timers` have a good connection."""
     return partial(make_timers, connected=shaky)
-
-
-def lose(proxy: FaultProxy, loss: str, match: str, how: How = "close") -> Fault:
-    """Lose the next request that contains `match`, or the reply to it."""
-    return (proxy.lose_request if loss == "request" else proxy.lose_reply)(match, how=how)
 
 
 class Failing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import AsyncIterator
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -20,15 +19,6 @@ from redsync.cli.server import Server
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
 from ..support.proxy import FaultProxy
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
-
-
-@pytest.fixture
-async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
-    """A client whose commands are counted, and can be held back."""
-    connected = connect(proxy)
-    yield connected
-    proxy.heal()
-    await disconnect(connected)
 
 
 class Gate:

@@ -6,7 +6,7 @@ would then undo what somebody else has done meanwhile, and a slot be given to tw
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 
@@ -18,7 +18,7 @@ from redsync.aio import (
     SemaphoreInitStrategy,
 )
 
-from ..support.aio import Handle, Redis, connect, disconnect, eventually, sleep, spawn
+from ..support.aio import Handle, Redis, eventually, sleep, spawn
 from ..support.proxy import FaultProxy
 from .helpers import Make, assert_none_free, in_line
 
@@ -26,15 +26,6 @@ from .helpers import Make, assert_none_free, in_line
 @pytest.fixture
 def strategy() -> SemaphoreInitStrategy:
     return SemaphoreInitStrategy.OPTIMISTIC_LOCKING
-
-
-@pytest.fixture
-async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
-    """A client whose answers can be held back."""
-    connected = connect(proxy)
-    yield connected
-    proxy.heal()
-    await disconnect(connected)
 
 
 async def watching(proxy: FaultProxy, begin: Callable[[], Handle[None]]) -> Handle[None]:

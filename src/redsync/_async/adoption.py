@@ -66,6 +66,7 @@ class Adoption:
         """Make a pass, if there are timers for it; tells whether there were."""
         others = self._others(unindexed)
         if others:
+            self._ending = False  # an earlier worker may have ended
             await self._pass(schedule, frozenset(topics))
         return others
 

@@ -39,15 +39,7 @@ _ENDLESS: Final = 1e6
 class Lease:
     """A run's right to be the only one."""
 
-    __slots__ = (
-        "_lost",
-        "_until",
-        "claimed",
-        "expires",
-        "length",
-        "renewal",
-        "started",
-    )
+    __slots__ = ("_lost", "_until", "claimed", "expires", "length", "renewal", "started")
 
     def __init__(self, claimed: Claimed, length: float, asked: float) -> None:
         self.claimed = claimed
@@ -66,9 +58,9 @@ class Lease:
 
     def resume(self, asked: float) -> bool:
         """It was renewed after its end, as nobody else had taken it; False if the handler may have
-        been told that it was lost, and given up.
+        been told that it was lost, and given up, or takes longer than it may.
         """
-        if self._lost or self.expires is not None:
+        if not self.to_be_renewed():
             return False
         self.confirm(asked)
         return True

@@ -85,8 +85,6 @@ class Turn:
     """When to come back; None: when there is something to come for."""
     unindexed: int
     """Timers in the timeline that redis-timers has armed, and nobody has adopted."""
-    stale: int
-    """Outcomes of runs that were not this worker's any more."""
     claimed: list[Claimed]
 
 
@@ -265,9 +263,9 @@ def parse_armed(reply: Reply) -> tuple[int, bytes]:
 def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
     """The answer to a turn of a worker with these topics."""
     assert isinstance(reply, list)
-    now, wait, unindexed, done, heads, bodies = reply
+    now, wait, unindexed, heads, bodies = reply
     assert isinstance(now, bytes) and isinstance(wait, int) and isinstance(unindexed, int)
-    assert isinstance(done, bytes) and isinstance(heads, bytes) and isinstance(bodies, bytes)
+    assert isinstance(heads, bytes) and isinstance(bodies, bytes)
     claimed = []
     position = 0
     for line in heads.splitlines():
@@ -280,7 +278,7 @@ def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
         held = attempt < 0
         claimed.append(Claimed(topic, member, fence, due, abs(attempt), payload, held))
         position = stop
-    return Turn(int(now), None if wait < 0 else wait, unindexed, done.count(b"0"), claimed)
+    return Turn(int(now), None if wait < 0 else wait, unindexed, claimed)
 
 
 def parse_scanned(reply: Reply) -> tuple[bytes, list[bytes], list[bytes]]:

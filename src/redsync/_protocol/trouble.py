@@ -43,9 +43,10 @@ def passes(error: Exception) -> bool:
 
 def is_temporary(error: Exception) -> bool:
     """Whether somebody may mend it while we wait, without a change of ours."""
-    mendable = (exceptions.OutOfMemoryError,)
+    # redis-py takes the code off the message of an OutOfMemoryError.
     states = ("BUSY ", "MISCONF", "NOREPLICAS", "OOM")
-    return passes(error) or isinstance(error, mendable) or str(error).startswith(states)
+    mendable = isinstance(error, exceptions.OutOfMemoryError) or str(error).startswith(states)
+    return mendable or passes(error)
 
 
 def demoted(error: Exception) -> bool:

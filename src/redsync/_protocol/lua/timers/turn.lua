@@ -7,8 +7,8 @@
 --       for each outcome: ordinal, fence, what ("completed", "dead", "again" after a time, "back"
 --       unstarted, "cut" off in the middle), time, member, error; for each topic: its name, lease,
 --       attempts
--- Reply {now, time until it has to come back or -1, timers in the timeline without a record, for
---        each outcome "1" or "0" if the run was not this one's any more, heads, bodies};
+-- Reply {now, time until it has to come back or -1, timers in the timeline without a record,
+--        heads, bodies}; an outcome of a run that is not this worker's any more changes nothing;
 --       heads has a line for each timer: ordinal, fence, due, attempt (less than 0: this worker has
 --       it already), length of the member and of the payload or -1; bodies has members and payloads,
 --       end to end
@@ -87,7 +87,6 @@ local function settle(ordinal, member, r, score, what, after, why)
   end
 end
 
-local done = {}
 if outcomes > 0 then
   local members = {}
   for i = 1, outcomes do
@@ -99,11 +98,9 @@ if outcomes > 0 then
   for i = 1, outcomes do
     local ordinal, fence, what, after, member, why = unpack(ARGV, 3 + 6 * i, 8 + 6 * i)
     local r = records[i] and parse(records[i])
-    local ours = r and r.fence == fence
-    if ours then
+    if r and r.fence == fence then
       settle(tonumber(ordinal), member, r, scores[i], what, tonumber(after), why)
     end
-    done[i] = ours and '1' or '0'
   end
   remove_finished()
 end
@@ -307,6 +304,6 @@ end
 
 local unindexed = call('ZCARD', timeline) - call('HLEN', state) + call('HEXISTS', state, '')
 return {
-  digits(now), wait < 0 and -1 or math.max(0, wait - now), unindexed, table.concat(done),
+  digits(now), wait < 0 and -1 or math.max(0, wait - now), unindexed,
   table.concat(heads, '\n'), table.concat(bodies),
 }
