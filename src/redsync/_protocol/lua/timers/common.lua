@@ -39,11 +39,8 @@ local function micros(score)
   elseif value >= 8589934591 then
     return 8589934591000000
   end
-  -- The product may be one too many or too few; what was seconds() of a time gives that again.
+  -- No rounding: adding a half is not exact from 2112 on.  The product is at most one too few.
   local whole = math.floor(value * 1000000)
-  if (whole - 1) / 1000000 >= value then
-    return whole - 1
-  end
   return whole / 1000000 < value and whole + 1 or whole
 end
 
