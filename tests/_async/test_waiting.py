@@ -256,7 +256,7 @@ async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
             raise MasterNotFoundError("no sentinel answers")
 
     connected = Redis(connection_pool=Abandoned.from_url(server.url))
-    far, near = make(connected, count=1, permit_ttl=0.4), make(other, count=1, permit_ttl=0.4)
+    far, near = make(connected, count=1, permit_ttl=0.4), make(other, count=1)
     permit = await near.acquire(5)
     waiting = spawn(lambda: far.acquire(10))
     await eventually(lambda: len(asked) == 1)
