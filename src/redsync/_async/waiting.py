@@ -13,7 +13,7 @@ from redis import exceptions
 from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
-from .._protocol.trouble import advised, passes
+from .._protocol.trouble import advised, passes, takes_fewer_arguments
 from .._runtime.aio import Flag, Line, Mutex, Promise, Worker, going_on
 from ..exceptions import RedsyncError
 from .link import Link
@@ -130,6 +130,8 @@ class Queue(Generic[P]):
         self._closing = False
         self._flowing = True
         """Whether the last wait ended with something; if not, there is hardly more of it."""
+        self._counting = True
+        """Whether LPOP takes a number, as from Redis 6.2 on."""
         self.trouble: Exception | None = None
         """Why the server cannot be asked at the moment, if so."""
 
@@ -270,7 +272,7 @@ class Queue(Generic[P]):
         packed = [claim.command.packed()] if claim else []
         if waiting:
             packed.append(pack("BLPOP", *lists, self._wake, f"{slice_:.3f}"))
-        more = waiting - 1 if self._flowing else 0
+        more = waiting - 1 if self._flowing and self._counting else 0
         if more > 0:
             # One token for each round trip would be no faster than a connection for each waiter.
             packed.append(pack("LPOP", lists[0], more))
@@ -285,7 +287,11 @@ class Queue(Generic[P]):
             if waiting:
                 found = self._hand_out(await line.receive(slice_ + _OVERTIME), True, sent)
             if more > 0:
-                found |= self._hand_out(await line.receive(_OVERTIME), False, sent)
+                reply = await line.receive(_OVERTIME)
+                if takes_fewer_arguments(reply):
+                    self._counting = False
+                else:
+                    found |= self._hand_out(reply, False, sent)
         finally:
             shift.blocked = False
             if claim is not None:

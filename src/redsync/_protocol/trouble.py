@@ -24,6 +24,8 @@ _ADVICE = (
     ("OOM", "the server is out of memory: raise maxmemory, or let it evict other keys"),
     ("READONLY", "this server is a replica, or being replaced: point the client at the master"),
     ("LOADING", "the server is reading its data from disk: try again in a moment"),
+    ("timeout is not an integer", "the server is too old: use Redis 6.2 or newer, or Valkey"),
+    ("Unknown Redis command", "the server is too old: use Redis 6.2 or newer, or Valkey"),
     ("unknown command", "the server forbids or lacks it; without scripts use OPTIMISTIC_LOCKING"),
 )
 
@@ -62,6 +64,11 @@ def demoted(error: Exception) -> bool:
 def is_wrong_type(error: Exception) -> bool:
     """Whether a key holds something else than it should."""
     return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+
+
+def takes_fewer_arguments(reply: object) -> bool:
+    """Whether a command is known to the server without its last argument only: it is older."""
+    return isinstance(reply, exceptions.ResponseError) and "wrong number of arguments" in str(reply)
 
 
 def advised(error: Exception) -> Exception:
