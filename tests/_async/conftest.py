@@ -30,6 +30,14 @@ async def client(server: Server) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
+async def other(server: Server) -> AsyncIterator[Redis]:
+    """A client of somebody else, as another process would be."""
+    connected = connect(server)
+    yield connected
+    await disconnect(connected)
+
+
+@pytest.fixture
 async def far(proxy: FaultProxy) -> AsyncIterator[Redis]:
     """A client whose commands are counted, and can be held back."""
     connected = connect(proxy)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
 import pytest
 
 from redsync.aio import RedisSemaphoreTimeoutError
-from redsync.cli.server import Server
 
-from ..support.aio import Redis, connect, disconnect, eventually, spawn
+from ..support.aio import Redis, eventually, spawn
 from .helpers import Make, in_line
 
 LONG = 30
 SHORT = 0.5
-
-
-@pytest.fixture
-async def other(server: Server) -> AsyncIterator[Redis]:
-    """A client of somebody else, as another process would be."""
-    connected = connect(server)
-    yield connected
-    await disconnect(connected)
 
 
 async def grace_of(client: Any, name: str) -> int:

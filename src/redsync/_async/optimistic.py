@@ -14,7 +14,7 @@ from redis import exceptions
 
 from .._backoff import Backoff, Pauses
 from .._protocol.keys import SemaphoreKeys
-from .._protocol.resp import Reply, pack
+from .._protocol.resp import Reply, microseconds, pack
 from .._protocol.scripts import Command
 from .._protocol.semaphore import Contents, Empty, Facts, Return, Seat, Tended, Terms, Token
 from .._protocol.transitions import Draft, has, renewal
@@ -64,10 +64,10 @@ class Optimistic:
                 break
             token = Token.parse(popped)
             seat = Seat(token.slot, token.fence, owner, terms.ttl, 0, identifier)
-            claimed = await self._transact(_claiming(seat), seen, deadline)
-            if claimed:
-                return token
-            if claimed is None:
+            exists, granted = await self._transact(partial(_granting, token, seat), seen, deadline)
+            if granted is not None:
+                return granted
+            if not exists:
                 break
 
         def look(draft: Draft, left: int) -> Empty | None:
@@ -119,8 +119,7 @@ class Optimistic:
 
         async def attempt(wire: Wire, deadline: float) -> list[bool]:
             [time] = await wire.exchange((pack("TIME"),), deadline - monotonic())
-            seconds, micros = (int(_text(each)) for each in _answers(time))
-            commands = renewal(self._keys, seats, seconds * 1000 + micros // 1000)
+            commands = renewal(self._keys, seats, microseconds(time) // 1000)
             packed = [pack(*command) for command in commands]
             _, records, held = _checked(await wire.exchange(packed, deadline - monotonic()))
             slots = {int(_text(slot)) for slot in _answers(held)}
@@ -269,9 +268,9 @@ class Optimistic:
             wire.transactions.release()
 
 
-def _claiming(seat: Seat) -> Callable[[Draft, int], bool | None]:
-    """Whether the permit is theirs; None if there is no such semaphore."""
-    return lambda draft, _: draft.seat(seat) if draft.exists else None
+def _granting(token: Token, seat: Seat, draft: Draft, left: int) -> tuple[bool, Token | None]:
+    """Whether there is such a semaphore, and what came of the token."""
+    return draft.exists, draft.grant(token, seat) if draft.exists else None
 
 
 def _checked(replies: Sequence[Reply]) -> Sequence[Reply]:

@@ -83,6 +83,8 @@ class Pool(Station[PermitWaiter]):
         self._unsettled: set[str] = set()
         """Requests that were sent, and whose answer is not known."""
         self._claims: list[Grant] = []
+        self._exchanged: dict[int, int] = {}
+        """For which connection each slot's token was given back as outdated."""
         self._returns: dict[Return, float] = {}
         """What to give back, and since when."""
         self._facts: Facts | None = None
@@ -302,7 +304,7 @@ class Pool(Station[PermitWaiter]):
 
         Nobody else gets these slots for `grace` after the pop, which came after `sent`, or for the
         lease once it is claimed, which may be shorter. A token that comes too late for that, or for
-        nobody, goes back.
+        nobody, or may be from before a failover, goes back.
         """
         for element in elements:
             token = Token.parse(element)
@@ -310,7 +312,8 @@ class Pool(Station[PermitWaiter]):
             now = monotonic()
             waiter = self._queue.first
             sure = min(self._grace(), waiter.ttl) if waiter else 0.0
-            if waiter is None or now >= sent + 0.75 * sure - margin(sure):
+            late = now >= sent + 0.75 * sure - margin(sure)
+            if waiter is None or late or self._is_outdated(token):
                 self._return(Return(token.slot, token.fence, new_owner()))
                 continue
             self._queue.pop()
@@ -318,6 +321,19 @@ class Pool(Station[PermitWaiter]):
             grant = self._grant(token, waiter.owner, waiter.identifier, waiter.ttl, now, deadline)
             self._claims.append(grant)
             waiter.resolve(grant)
+
+    def _is_outdated(self, token: Token) -> bool:
+        """Whether a token was pushed before we came to this server.
+
+        Another server may have granted it then, and this one, its replica, not have heard of it:
+        the fence is perhaps somebody's. Given back, the slot gets a new one. Once for each slot and
+        connection is enough: fences are below the time as long as a clock that was set back is.
+        """
+        opened = self._queue.opened
+        if token.fence >= opened or self._exchanged.get(token.slot) == opened:
+            return False
+        self._exchanged[token.slot] = opened
+        return True
 
     @property
     def has_claim(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from redis import exceptions
 
 from .._backoff import Backoff, Pauses
-from .._protocol.resp import Reply, pack
+from .._protocol.resp import Reply, microseconds, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, passes, takes_fewer_arguments
 from .._runtime.aio import Flag, Line, Mutex, Promise, Worker, going_on
@@ -29,6 +29,8 @@ _SHORTEST_SLICE: Final = 0.05
 """Redis 6.2 blocks for ever with a millisecond or less."""
 
 _CONNECT_TIMEOUT: Final = 2.0
+
+_TIME: Final = pack("TIME")
 
 
 T = TypeVar("T")
@@ -128,6 +130,8 @@ class Queue(Generic[P]):
         self._wanted = Flag()
         self._shift: _Shift | None = None
         self._closing = False
+        self.opened = 0
+        """When the connection was opened, in microseconds of the server's clock."""
         self._flowing = True
         """Whether the last wait ended with something; if not, there is hardly more of it."""
         self._counting = True
@@ -255,12 +259,18 @@ class Queue(Generic[P]):
         if not self._closing:
             await self._wanted.wait(delay)
 
+    async def _open(self, shift: _Shift) -> Line:
+        line = shift.line = await self._link.open_line(_CONNECT_TIMEOUT)
+        await line.send(_TIME)
+        self.opened = microseconds(await line.receive(_OVERTIME))
+        if self.trouble is not None:
+            self._host.reconnected()
+        return line
+
     async def _wait_once(self, shift: _Shift) -> None:
         line = shift.line
         if line is None or line.failure is not None:
-            line = shift.line = await self._link.open_line(_CONNECT_TIMEOUT)
-            if self.trouble is not None:
-                self._host.reconnected()
+            line = await self._open(shift)
         with self._host.mutex:
             if shift is not self._shift:
                 return

@@ -52,6 +52,15 @@ def pack_arguments(arguments: tuple[Argument, ...]) -> bytes:
     return b"".join(parts)
 
 
+def microseconds(reply: Reply) -> int:
+    """The answer to TIME."""
+    if isinstance(reply, exceptions.RedisError):
+        raise reply
+    assert isinstance(reply, list)
+    seconds, micros = (int(each) for each in reply if isinstance(each, bytes))
+    return seconds * 1_000_000 + micros
+
+
 def error(text: str) -> exceptions.RedisError:
     """The exception that redis-py has for an error reply."""
     code, _, rest = text.partition(" ")

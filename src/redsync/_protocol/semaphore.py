@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .keys import SemaphoreKeys
-from .resp import Argument, Reply
+from .resp import Argument, Reply, microseconds
 from .scripts import Request, Script
 
 NOBODY: Final = ""
@@ -136,7 +136,8 @@ class Contents:
     def parse(cls, reply: Reply) -> Contents:
         """Read TIME, HGETALL meta, LRANGE free, ZRANGE held WITHSCORES."""
         assert isinstance(reply, list)
-        time, fields, free, held = (_texts(each) for each in reply)
+        micros = microseconds(reply[0])
+        fields, free, held = (_texts(each) for each in reply[1:])
         meta = {}
         records = {}
         for name, value in zip(fields[::2], fields[1::2], strict=True):
@@ -144,7 +145,6 @@ class Contents:
                 records[int(name[1:])] = value
             else:
                 meta[name] = value
-        micros = int(time[0]) * 1_000_000 + int(time[1])
         leases = {int(s): int(float(d)) for s, d in zip(held[::2], held[1::2], strict=True)}
         return cls(micros // 1000, micros, meta, records, free, leases)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from .keys import SemaphoreKeys
 from .resp import Argument
-from .semaphore import NOBODY, Contents, Facts, Return, Seat, Terms
+from .semaphore import NOBODY, Contents, Facts, Return, Seat, Terms, Token
 
 
 class Draft:
@@ -49,6 +49,25 @@ class Draft:
         return max(0, min(self._held.values()) - self._now) if self._held else None
 
     # One grant
+
+    def grant(self, token: Token, seat: Seat) -> Token | None:
+        """A token that was popped goes to its popper, if it is no left-over of lost data.
+
+        Its fence is a new one: a failover may have put the token back, and lost that it was granted
+        before. Done twice, it has the same effect once.
+        """
+        if token.slot not in self._records:
+            return None
+        known, holder, _ = _parse(self._records[token.slot])
+        if holder == seat.owner:
+            return Token(token.slot, known)
+        if holder is not None or known != token.fence:
+            return None
+        fence = self._mint()
+        self._set("fence", fence)
+        self._record(token.slot, f"{fence} {seat.owner} {seat.ttl} {self._now} {seat.identifier}")
+        self._lease(token.slot, self._now + seat.ttl)
+        return Token(token.slot, fence)
 
     def seat(self, seat: Seat) -> bool:
         """A permit that its holder believes in gets its lease, unless another claim is better."""

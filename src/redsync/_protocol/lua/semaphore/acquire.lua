@@ -2,32 +2,36 @@
 --
 -- KEYS  free, held, meta
 -- ARGV  owner, ttl (ms), keep (ms), seen, identifier, "1" if this request was sent before
--- Reply the token "slot:fence"; or, with nothing free, an array: ms until the next lease ends (-1:
+-- Reply "slot:fence" of the grant; or, with nothing free, an array: ms until the next lease ends (-1:
 --       none), how many tokens this call pushed, count, version, fence, grace, ttl; or nil if
 --       there is no such semaphore.
 local call = redis.call
 
 local function grant(token)
   local slot, fence = string.match(token, '^(%d+):(%d+)$')
-  local m = call('HMGET', KEYS[3], 's' .. slot, 'keep')
+  local m = call('HMGET', KEYS[3], 's' .. slot, 'keep', 'fence')
   if m[1] ~= fence then
-    return false -- a left-over of lost data
+    return nil -- a left-over of lost data
   end
   local time = call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  call('HSET', KEYS[3], 's' .. slot,
+  local micros = time[1] * 1000000 + time[2]
+  local now = math.floor(micros / 1000)
+  -- A new fence: a failover may have put the token back, and lost that it was granted before.
+  fence = string.format('%.0f', math.max(m[3] + 1, micros, ARGV[4] + 1))
+  call('HSET', KEYS[3], 'fence', fence, 's' .. slot,
     fence .. ' ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. now .. ' ' .. ARGV[5])
   -- The first lease re-creates the key, without a time to live.
   if call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), slot) == 1 then
     call('PEXPIRE', KEYS[2], m[2])
   end
-  return true
+  return slot .. ':' .. fence
 end
 
 if ARGV[6] ~= '1' then
   local token = call('LPOP', KEYS[1])
-  if token and grant(token) then
-    return token
+  local granted = token and grant(token)
+  if granted then
+    return granted
   end
 end
 
@@ -53,8 +57,9 @@ if ARGV[6] == '1' then
 end
 local token = call('LPOP', free)
 while token do
-  if grant(token) then
-    return token
+  local granted = grant(token)
+  if granted then
+    return granted
   end
   token = call('LPOP', free)
 end
