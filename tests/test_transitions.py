@@ -138,11 +138,14 @@ class Both:
             draft = self.draft()
             if not draft.exists:
                 break
-            if draft.seat(Seat(*token, owner, ttl, 0, "some one")):
+            granted = draft.grant(token, Seat(*token, owner, ttl, 0, "some one"))
+            if granted is not None:
                 self.apply(draft)
-                assert Token.parse(answer) == token
-                self.grants.append(Grant(token, owner, ttl))
-                self.seen = max(self.seen, token.fence)
+                assert Token.parse(answer) == granted
+                assert granted.fence > max(token.fence, self.seen)
+                assert self.draft().grant(token, Seat(*token, owner, ttl, 0, "some one")) == granted
+                self.grants.append(Grant(granted, owner, ttl))
+                self.seen = granted.fence
                 return
         draft = self.draft()
         if not draft.exists:
@@ -172,8 +175,9 @@ class Both:
         returns = [grant.handback() for grant in self.grants if chosen.random() < 0.1]
         returns += [Return.all_of(grant.owner) for grant in self.grants if chosen.random() < 0.1]
         known = self.known
+        lead = chosen.choice((0, 0, 0, 5_000_000))
         arguments: list[object] = [self.seen, *TERMS, known.grace, known.count, known.version]
-        arguments += [1, len(seats)]
+        arguments += [1, lead, len(seats)]
         for each in (*seats, *returns):
             arguments += each
         answer = self.script("tend", *arguments)
@@ -183,6 +187,8 @@ class Both:
         elif known.version > draft.facts.version:
             draft.resize(known.count, known.version)
         draft.keep_alive(TERMS, 0)
+        if lead:
+            draft.lead(lead)
         seated = [draft.seat(seat) for seat in seats]
         for handback in returns:
             draft.give_back(handback)

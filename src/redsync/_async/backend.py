@@ -40,9 +40,10 @@ class Backend(Protocol):
         seats: Sequence[Seat],
         returns: Sequence[Return],
         seen: int,
+        lead: int,
         deadline: float,
     ) -> Tended:
-        """Renew, give back and reap."""
+        """Renew, give back and reap; with a lead, raise fences so far above the server's clock."""
 
     def claim(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
@@ -12,7 +13,7 @@ from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, demoted, passes
-from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, sleep
+from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, Worker, sleep
 
 PATIENCE: Final = 5.0
 """Seconds for which a command is tried at most: over reconnects, failovers, servers that load."""
@@ -21,6 +22,9 @@ ALLOWANCE: Final = 0.75
 """Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
 
 _BACKOFF: Final = Backoff(0.01, maximum=0.5, jitter=0.2)
+
+_LOOK: Final = 3.0
+"""Seconds between questions to Sentinel. An old master may go on serving for longer (11 s)."""
 
 _ASKING: Final = pack("ASKING")
 
@@ -35,7 +39,7 @@ class Hub:
 
     Args:
         client: The user's.
-        moved: Called when a key turns out to be on another node than before.
+        moved: Called when a key turns out to be on another server than before.
     """
 
     def __init__(self, client: Client, moved: Callable[[], None]) -> None:
@@ -45,6 +49,10 @@ class Hub:
         self._locks: dict[Address, Lock] = {}
         self._failures: dict[Address, tuple[Pauses, float]] = {}
         """Where connecting failed the last time, and when to try again."""
+        self.demotions = 0
+        """How often Sentinel has named another master than the one we were connected to."""
+        self._looked = monotonic()
+        self._looking: Worker | None = None
 
     async def wire(self, node: Node, deadline: float) -> Wire:
         """The connection to a node, opened if there is none; callers share one attempt."""
@@ -71,6 +79,29 @@ class Hub:
         self._wires[node.address] = wire
         return wire
 
+    def next_look(self) -> float:
+        """When to ask Sentinel, if there is one and we are connected to what it has named."""
+        connected = any(wire.failure is None for wire in list(self._wires.values()))
+        return self._looked + _LOOK if self.network.guarded and connected else math.inf
+
+    def look(self) -> None:
+        """Ask Sentinel in the background whether there is a new master."""
+        self._looked = monotonic()
+        self._looking = Worker(self._leave_demoted, "redsync-sentinel")
+
+    async def _leave_demoted(self) -> None:
+        for wire in list(self._wires.values()):
+            if wire.failure is None and await self.network.master_moved(wire, ALLOWANCE):
+                self.leave(wire.address)
+
+    def leave(self, server: object) -> None:
+        """There is a new master: cut what leads to the old one."""
+        for wire in list(self._wires.values()):
+            if self.network.guarded and wire.failure is None and wire.address == server:
+                wire.close("there is a new master")
+                self.demotions += 1
+        self.moved()
+
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
         for lock in list(self._locks.values()):
@@ -93,8 +124,15 @@ class Link:
         self._key = key
         self._node: Node | None = None
         self._wire: Wire | None = None
+        self._server: object = None
+        self._moves = 0
         self.place: Address = None
         """The node that it is on, as far as anybody knows."""
+
+    @property
+    def moves(self) -> int:
+        """How often it has turned out that the way leads to another server than before."""
+        return self._moves + self._hub.demotions
 
     @property
     def clustered(self) -> bool:
@@ -168,11 +206,16 @@ class Link:
         """A connection of one's own to the node."""
         end = monotonic() + timeout
         node = await self._find(timeout)
-        return await node.open(Line, end - monotonic())
+        line = await node.open(Line, end - monotonic())
+        self._arrive(line.address)
+        return line
 
     async def master_moved(self, line: Line) -> bool:
         """Whether this connection goes to a server that is not the master any more."""
-        return await self._hub.network.master_moved(line, ALLOWANCE)
+        moved = await self._hub.network.master_moved(line, ALLOWANCE)
+        if moved:
+            self._hub.leave(line.address)
+        return moved
 
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
@@ -197,7 +240,14 @@ class Link:
     async def _connect(self, deadline: float) -> Wire:
         node = await self._find(deadline - monotonic())
         wire = self._wire = await self._hub.wire(node, deadline)
+        self._arrive(wire.address)
         return wire
+
+    def _arrive(self, server: object) -> None:
+        if self._server not in (None, server):
+            self._moves += 1
+            self._hub.leave(self._server)
+        self._server = server
 
     async def _find(self, timeout: float) -> Node:
         node = self._node  # another thread may be told meanwhile that it is elsewhere

@@ -137,6 +137,7 @@ class Optimistic:
         seats: Sequence[Seat],
         returns: Sequence[Return],
         seen: int,
+        lead: int,
         deadline: float,
     ) -> Tended:
         def change(draft: Draft, left: int) -> Tended:
@@ -146,6 +147,8 @@ class Optimistic:
             elif known.version > draft.facts.version:
                 draft.resize(known.count, known.version)  # the data is from before a resize
             draft.keep_alive(terms, left)
+            if lead:
+                draft.lead(lead)
             seated = [draft.seat(seat) for seat in seats]
             for handback in returns:
                 draft.give_back(handback)

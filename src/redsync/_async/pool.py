@@ -37,6 +37,11 @@ from .waiting import Waiter
 _SHORTEST_PATIENCE: Final = 0.25
 """Seconds for one try to tend at least, however short the lease: the server may be far."""
 
+_LEAD: Final = 60_000_000
+"""Microseconds by which fences rise above the clock when there is another server than before: for
+as long the old one may go on granting permits, and will not have the higher fences.
+"""
+
 
 class Member(Protocol):
     """An open RedisSemaphore."""
@@ -91,6 +96,8 @@ class Pool(Station[PermitWaiter]):
         self._seen = 0
         self._terms = Terms(30_000, 300_000)
         self._renewal = 0.0
+        self._moves = 0
+        """How many moves to other servers the fences account for."""
         self._expiry: float | None = None
         """When the next lease of anybody ends."""
 
@@ -385,6 +392,8 @@ class Pool(Station[PermitWaiter]):
                 return
             grants = self._held()
             returns = list(self._returns)
+        moves = self._link.moves
+        lead = _LEAD if moves != self._moves else 0
         sent = monotonic()
         seats = [grant.seat() for grant in grants]
         renewed = await self._backend.renew(seats, deadline)
@@ -396,8 +405,9 @@ class Pool(Station[PermitWaiter]):
         grants = [grant for grant, done in zip(grants, renewed, strict=True) if not done]
         seats = [grant.seat() for grant in grants]
         tended = await self._backend.tend(
-            self._terms, self._facts, seats, returns, self._seen, deadline
+            self._terms, self._facts, seats, returns, self._seen, lead, deadline
         )
+        self._moves = moves
         self._apply(tended, grants, returns, sent)
         with self.mutex:
             self._expiry = None if tended.wait is None else monotonic() + tended.wait / 1000 + TIE

@@ -60,9 +60,10 @@ class Scripted:
         seats: Sequence[Seat],
         returns: Sequence[Return],
         seen: int,
+        lead: int,
         deadline: float,
     ) -> Tended:
-        request = self._scripts.tend(terms, known, seats, returns, seen=seen)
+        request = self._scripts.tend(terms, known, seats, returns, seen=seen, lead=lead)
         return parse_tended(await self._link.run(request, deadline))
 
     def claim(

@@ -162,7 +162,9 @@ class Session:
             for key, charge in charges:
                 if charge.due() <= now:
                     await self._call_on(key, charge, flag)
-            due = min(charge.due() for _, charge in charges)
+            if self.hub.next_look() <= now:
+                self.hub.look()
+            due = min(self.hub.next_look(), *(charge.due() for _, charge in charges))
             await flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
 
     def _charges_at(self, place: Address, flag: Flag) -> list[tuple[Hashable, Charge]]:

@@ -47,6 +47,8 @@ class Station(Generic[P]):
         self._wake_watchdog = wake_watchdog
         self._urgent = False
         self._unblocking = False
+        self._followed = 0
+        """How many moves to other servers have been a reason to tend."""
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")
@@ -81,12 +83,14 @@ class Station(Generic[P]):
     def due(self) -> float:
         """When to tend next, on the monotonic clock."""
         with self.mutex:
-            return 0.0 if self._urgent or self.idle() else self._next()
+            urgent = self._urgent or self._followed != self._link.moves
+            return 0.0 if urgent or self.idle() else self._next()
 
     async def tend(self) -> None:
         """Do what is due. Where the server cannot be asked, it is tried again soon."""
         with self.mutex:
             self._urgent = False
+            self._followed = self._link.moves
             unblocking, self._unblocking = self._unblocking, False
             if self.idle() and not unblocking:
                 return

@@ -202,10 +202,11 @@ class SemaphoreScripts:
         *,
         seen: int,
         reap: bool = True,
+        lead: int = 0,
     ) -> Request:
-        """Renew, give back and reap."""
+        """Renew, give back and reap; with a lead, raise fences so far above the server's clock."""
         arguments: list[Argument] = [seen, terms.ttl, terms.keep, known.grace]
-        arguments += [known.count, known.version, int(reap), len(seats)]
+        arguments += [known.count, known.version, int(reap), lead, len(seats)]
         for each in (*seats, *returns):
             arguments += each
         return self._tend.request(*arguments)

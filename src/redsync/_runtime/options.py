@@ -8,6 +8,11 @@ STALLED: float = 5.0
 """Seconds without an answer after which a connection counts as dead."""
 
 
+def has_master(pool: object) -> bool:
+    """Whether this is the pool of a client that asks Sentinel for the master."""
+    return hasattr(pool, "get_master_address") and bool(getattr(pool, "is_master", True))
+
+
 def line_options(
     client_options: dict[str, Any], timeout: float | None, retry: object
 ) -> dict[str, Any]:

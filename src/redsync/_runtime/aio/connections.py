@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError, RedisClusterException, RedisError,
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, line_options
+from ..options import STALLED, has_master, line_options
 from .concurrency import Flag, Lock, within
 
 S = TypeVar("S", bound="_Stream")
@@ -272,6 +272,11 @@ class Network:
         """Whether keys are spread over nodes."""
         return isinstance(self._client, RedisCluster)
 
+    @property
+    def guarded(self) -> bool:
+        """Whether Sentinel tells which server is the master."""
+        return has_master(getattr(self._client, "connection_pool", None))
+
     async def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
@@ -292,19 +297,19 @@ class Network:
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
-    async def master_moved(self, line: Line, timeout: float) -> bool:
+    async def master_moved(self, connection: Line | Wire, timeout: float) -> bool:
         """Whether Sentinel names another master than the one that this connection goes to.
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
         """
-        pool: Any = getattr(self._client, "connection_pool", None)
-        if not hasattr(pool, "get_master_address"):
+        if not self.guarded:
             return False
+        pool: Any = getattr(self._client, "connection_pool", None)
         try:
             address = await _in_time(pool.get_master_address(), timeout)
-        except RedisError:  # nobody can tell; it may be well
+        except (RedisError, OSError):  # nobody can tell; it may be well
             return False
-        return tuple(address) != line.address
+        return tuple(address) != connection.address
 
     async def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""

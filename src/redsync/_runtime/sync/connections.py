@@ -8,7 +8,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
@@ -20,8 +21,8 @@ from redis.retry import Retry
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, line_options
-from .concurrency import Lock
+from ..options import STALLED, has_master, line_options
+from .concurrency import Lock, Mutex, Promise, Worker
 from .forking import unforked
 
 S = TypeVar("S", bound="_Stream")
@@ -261,20 +262,70 @@ class Wire(_Stream):
             self._unsent = []
 
 
+class _LookUp:
+    """A question to Sentinel or to a cluster, which redis-py asks without a deadline.
+
+    A thread of its own asks it. Whoever comes meanwhile waits for the same answer: if the one who
+    is asked does not answer, one thread waits for him, and not one for each who wants to know.
+    """
+
+    def __init__(self, question: Callable[[], Any]) -> None:
+        self._question = question
+        self._mutex = Mutex()
+        self._answer: Promise[Any] | None = None
+
+    def ask(self, timeout: float) -> Any:
+        """The answer, or the error that there was."""
+        with self._mutex:
+            answer = self._answer
+            if answer is None:
+                answer = self._answer = Promise()
+                Worker(partial(self._work, answer), "redsync-look-up")
+        if not answer.wait(max(0.0, timeout)):
+            raise TimeoutError("nobody has told in time where the server is")
+        return answer.result()
+
+    def _work(self, answer: Promise[Any]) -> None:
+        try:
+            with unforked():
+                found = self._question()
+        except BaseException as error:
+            self._answer = None
+            answer.fail(error)
+        else:
+            self._answer = None
+            answer.resolve(found)
+
+
 class Node:
     """Where connections go: the class and the arguments of one of the client's own."""
 
-    def __init__(self, address: tuple[str, int] | None, kind: Any, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | None,
+        kind: Any,
+        options: dict[str, Any],
+        master: _LookUp | None = None,
+    ) -> None:
         self.address = address
         self._kind = kind
         self._options = options
+        self._master = master
 
     def open(self, kind: type[S], timeout: float) -> S:
         """A new connection: with Sentinel, to whom it says is the master now."""
         retry = Retry(NoBackoff(), 0)
+        end = time.monotonic() + timeout
+        master = None
+        if self._master is not None and hasattr(self._kind, "connect_to"):
+            master = self._master.ask(timeout)
         with unforked():
-            connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
-            connection.connect()
+            left = max(0.05, end - time.monotonic())
+            connection = self._kind(**line_options(self._options, left, retry))
+            if master is not None:
+                connection.connect_to(master)
+            else:
+                connection.connect()
         return kind(connection)
 
 
@@ -290,18 +341,29 @@ class Network:
 
     def __init__(self, client: Client) -> None:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
+        self._master: _LookUp | None = None
+        pool: Any = getattr(client, "connection_pool", None)
+        if has_master(pool):
+            self._master = _LookUp(pool.get_master_address)
+        if isinstance(client, RedisCluster):
+            self._map = _LookUp(client.nodes_manager.initialize)
 
     @property
     def clustered(self) -> bool:
         """Whether keys are spread over nodes."""
         return isinstance(self._client, RedisCluster)
 
+    @property
+    def guarded(self) -> bool:
+        """Whether Sentinel tells which server is the master."""
+        return self._master is not None
+
     def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
         if not isinstance(client, RedisCluster):
             pool = client.connection_pool
-            return Node(None, pool.connection_class, pool.connection_kwargs)
+            return Node(None, pool.connection_class, pool.connection_kwargs, self._master)
         try:
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
         except RedisClusterException as error:
@@ -318,24 +380,23 @@ class Network:
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
-    def master_moved(self, line: Line, timeout: float) -> bool:
+    def master_moved(self, connection: Line | Wire, timeout: float) -> bool:
         """Whether Sentinel names another master than the one that this connection goes to.
 
         An old master may stay alive, and call itself master, for many seconds after a failover.
         """
-        pool: Any = getattr(self._client, "connection_pool", None)
-        if not hasattr(pool, "get_master_address"):
+        if self._master is None:
             return False
         try:
-            address = pool.get_master_address()
-        except RedisError:  # nobody can tell; it may be well
+            address = self._master.ask(timeout)
+        except (RedisError, OSError):  # nobody can tell; it may be well
             return False
-        return tuple(address) != line.address
+        return tuple(address) != connection.address
 
     def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
             try:
-                self._client.nodes_manager.initialize()
+                self._map.ask(timeout)
             except RedisClusterException as error:  # not a RedisError
                 raise ConnectionError(str(error)) from error

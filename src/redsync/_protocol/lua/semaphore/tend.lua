@@ -1,8 +1,8 @@
 -- Renew leases, return permits, and reap, for one process.
 --
 -- KEYS  free, held, meta
--- ARGV  seen, ttl (ms), keep (ms), grace (ms), count, version, "1" to reap, number of seats;
---       for each seat slot, fence, owner, ttl (ms), age (ms), identifier; then
+-- ARGV  seen, ttl (ms), keep (ms), grace (ms), count, version, "1" to reap, lead (us), number of
+--       seats; for each seat slot, fence, owner, ttl (ms), age (ms), identifier; then
 --       for each return slot, fence, owner, or "", "", owner for whatever that owner was granted
 -- Reply an array: ms until the next lease ends (-1: none), the seats as a string of "1" (renewed)
 --       and "0" (gone), count, version, fence, grace, ttl.
@@ -17,6 +17,10 @@ elseif tonumber(version) > tonumber(call('HGET', meta, 'version')) then
   set_count(count, version) -- the data went back to before a resize
 end
 keep_alive(ttl, keep)
+if ARGV[8] ~= '0' then
+  -- The process comes from another server, which may go on granting: fences here rise above those.
+  call('HSET', meta, 'fence', mint(math.max(call('HGET', meta, 'fence'), micros + ARGV[8])))
+end
 
 -- A permit that its holder believes in gets its lease, unless somebody else has the better claim.
 local function seat(slot, fence, owner, lease, age, identifier)
@@ -60,8 +64,8 @@ local function return_all_of(owner)
 end
 
 local seats = {}
-local at = 9
-for i = 1, tonumber(ARGV[8]) do
+local at = 10
+for i = 1, tonumber(ARGV[9]) do
   seats[i] = seat(unpack(ARGV, at, at + 5)) and '1' or '0'
   at = at + 6
 end
