@@ -25,13 +25,14 @@ from redsync.aio import (
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
+from ..support.nodes import version
 from .helpers import Make, free, in_line, left_alone, settled, take
 
 
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
     """A server of the test's own; `client` and `make` use it too."""
-    return make_server("--enable-debug-command", "yes")
+    return make_server(*(["--enable-debug-command", "yes"] if version() >= (7, 0) else []))
 
 
 @pytest.fixture
