@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from redis.sentinel import MasterNotFoundError
 
+from redsync._async import session
 from redsync._protocol.semaphore import Return
 from redsync.aio import RedisSemaphore, RedisSemaphoreTimeoutError, SemaphoreInitStrategy
 from redsync.cli.server import Server
@@ -245,8 +246,9 @@ async def test_waiting_again_and_again_needs_no_new_connection(
 
 
 async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
-    make: Make, server: Server, other: Redis
+    make: Make, server: Server, other: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(session, "_LOOK", 0.1)
     kind: Any = type(other.connection_pool)
     asked: list[bool] = []
 
@@ -256,7 +258,7 @@ async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
             raise MasterNotFoundError("no sentinel answers")
 
     connected = Redis(connection_pool=Abandoned.from_url(server.url))
-    far, near = make(connected, count=1, permit_ttl=0.4), make(other, count=1)
+    far, near = make(connected, count=1), make(other, count=1)
     permit = await near.acquire(5)
     waiting = spawn(lambda: far.acquire(10))
     await eventually(lambda: len(asked) == 1)

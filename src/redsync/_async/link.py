@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, TypeVar
+from weakref import WeakSet
 
 from redis import exceptions
 
@@ -13,7 +13,7 @@ from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, demoted, passes
-from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, Worker, sleep
+from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, sleep
 
 PATIENCE: Final = 5.0
 """Seconds for which a command is tried at most: over reconnects, failovers, servers that load."""
@@ -22,9 +22,6 @@ ALLOWANCE: Final = 0.75
 """Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
 
 _BACKOFF: Final = Backoff(0.01, maximum=0.5, jitter=0.2)
-
-_LOOK: Final = 3.0
-"""Seconds between questions to Sentinel. An old master may go on serving for longer (11 s)."""
 
 _ASKING: Final = pack("ASKING")
 
@@ -49,10 +46,9 @@ class Hub:
         self._locks: dict[Address, Lock] = {}
         self._failures: dict[Address, tuple[Pauses, float]] = {}
         """Where connecting failed the last time, and when to try again."""
+        self._lines: WeakSet[Line] = WeakSet()
         self.demotions = 0
-        """How often Sentinel has named another master than the one we were connected to."""
-        self._looked = monotonic()
-        self._looking: Worker | None = None
+        """How often something led to a server that was not the master any more."""
 
     async def wire(self, node: Node, deadline: float) -> Wire:
         """The connection to a node, opened if there is none; callers share one attempt."""
@@ -79,26 +75,27 @@ class Hub:
         self._wires[node.address] = wire
         return wire
 
-    def next_look(self) -> float:
-        """When to ask Sentinel, if there is one and we are connected to what it has named."""
-        connected = any(wire.failure is None for wire in list(self._wires.values()))
-        return self._looked + _LOOK if self.network.guarded and connected else math.inf
+    async def line(self, node: Node, timeout: float) -> Line:
+        """A connection to a node for one user."""
+        line = await node.open(Line, timeout)
+        self._lines.add(line)
+        return line
 
-    def look(self) -> None:
-        """Ask Sentinel in the background whether there is a new master."""
-        self._looked = monotonic()
-        self._looking = Worker(self._leave_demoted, "redsync-sentinel")
+    async def leave_old_master(self) -> None:
+        """Ask Sentinel who is the master, and cut what leads elsewhere.
 
-    async def _leave_demoted(self) -> None:
-        for wire in list(self._wires.values()):
-            if wire.failure is None and await self.network.master_moved(wire, ALLOWANCE):
-                self.leave(wire.address)
+        An old master may go on serving and call itself master for many seconds after a failover,
+        or, cut off from the sentinels, for ever. Nobody who is answered by it would notice.
+        """
+        master = await self.network.master(ALLOWANCE)
+        if master is not None:
+            self.keep_to(master)
 
-    def leave(self, server: object) -> None:
-        """There is a new master: cut what leads to the old one."""
-        for wire in list(self._wires.values()):
-            if self.network.guarded and wire.failure is None and wire.address == server:
-                wire.close("there is a new master")
+    def keep_to(self, master: object) -> None:
+        """Cut what leads to another server than the master."""
+        for each in (*self._wires.values(), *self._lines):
+            if each.failure is None and each.address != master:
+                each.close("there is a new master")
                 self.demotions += 1
         self.moved()
 
@@ -206,16 +203,9 @@ class Link:
         """A connection of one's own to the node."""
         end = monotonic() + timeout
         node = await self._find(timeout)
-        line = await node.open(Line, end - monotonic())
+        line = await self._hub.line(node, end - monotonic())
         self._arrive(line.address)
         return line
-
-    async def master_moved(self, line: Line) -> bool:
-        """Whether this connection goes to a server that is not the master any more."""
-        moved = await self._hub.network.master_moved(line, ALLOWANCE)
-        if moved:
-            self._hub.leave(line.address)
-        return moved
 
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
@@ -246,7 +236,9 @@ class Link:
     def _arrive(self, server: object) -> None:
         if self._server not in (None, server):
             self._moves += 1
-            self._hub.leave(self._server)
+            if self._hub.network.guarded:
+                self._hub.keep_to(server)
+            self._hub.moved()
         self._server = server
 
     async def _find(self, timeout: float) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
@@ -16,6 +17,9 @@ _log = logging.getLogger("redsync")
 _SHORTEST_SLEEP: Final = 0.0005
 _LONGEST_SLEEP: Final = 3600.0
 _CLOSING: Final = 5.0
+
+_LOOK: Final = 2.0
+"""Seconds between two looks who is the master, where Sentinel knows."""
 
 
 class Charge(Protocol):
@@ -153,19 +157,26 @@ class Session:
             raise
 
     async def _look_after(self, place: Address, flag: Flag) -> None:
+        # In the background: sentinels that do not answer must not cost anybody a lease.
+        looking: Worker | None = None
+        look = monotonic() + _LOOK if self.hub.network.guarded else math.inf
         while True:
             flag.clear()
             charges = self._charges_at(place, flag)
             if not charges:
-                return
+                break
             now = monotonic()
             for key, charge in charges:
                 if charge.due() <= now:
                     await self._call_on(key, charge, flag)
-            if self.hub.next_look() <= now:
-                self.hub.look()
-            due = min(self.hub.next_look(), *(charge.due() for _, charge in charges))
+            if now >= look:
+                look = now + _LOOK
+                if looking is None or not looking.alive:
+                    looking = Worker(self.hub.leave_old_master, "redsync-looking")
+            due = min(look, *(charge.due() for _, charge in charges))
             await flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
+        if looking is not None:
+            await looking.join(_CLOSING)
 
     def _charges_at(self, place: Address, flag: Flag) -> list[tuple[Hashable, Charge]]:
         """What the watchdog of a node has to look after; if that is nothing, its time is over."""

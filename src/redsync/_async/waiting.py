@@ -308,8 +308,6 @@ class Queue(Generic[P]):
                 claim.failed()
         self.trouble = None
         self._flowing = found
-        if waiting and not found and await self._link.master_moved(line):
-            shift.drop_line("there is a new master")
 
     def _hand_out(self, reply: Reply, keyed: bool, sent: float) -> bool:
         """Deliver what was popped, if anything: by BLPOP, which tells the key too, or by LPOP."""

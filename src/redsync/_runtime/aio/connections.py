@@ -297,19 +297,14 @@ class Network:
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
-    async def master_moved(self, connection: Line | Wire, timeout: float) -> bool:
-        """Whether Sentinel names another master than the one that this connection goes to.
-
-        An old master may stay alive, and call itself master, for many seconds after a failover.
-        """
-        if not self.guarded:
-            return False
+    async def master(self, timeout: float) -> tuple[str, int] | None:
+        """Whom Sentinel calls the master; None if nobody can tell."""
         pool: Any = getattr(self._client, "connection_pool", None)
         try:
-            address = await _in_time(pool.get_master_address(), timeout)
-        except (RedisError, OSError):  # nobody can tell; it may be well
-            return False
-        return tuple(address) != connection.address
+            host, port = await _in_time(pool.get_master_address(), timeout)
+        except (RedisError, OSError):  # it may be well
+            return None
+        return host, int(port)
 
     async def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""

@@ -380,18 +380,15 @@ class Network:
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
-    def master_moved(self, connection: Line | Wire, timeout: float) -> bool:
-        """Whether Sentinel names another master than the one that this connection goes to.
-
-        An old master may stay alive, and call itself master, for many seconds after a failover.
-        """
+    def master(self, timeout: float) -> tuple[str, int] | None:
+        """Whom Sentinel calls the master; None if nobody can tell."""
         if self._master is None:
-            return False
+            return None
         try:
-            address = self._master.ask(timeout)
-        except (RedisError, OSError):  # nobody can tell; it may be well
-            return False
-        return tuple(address) != connection.address
+            host, port = self._master.ask(timeout)
+        except (RedisError, OSError):  # it may be well
+            return None
+        return host, int(port)
 
     def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""
