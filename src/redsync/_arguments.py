@@ -68,8 +68,13 @@ def checked_whole(argument: str, value: int, minimum: int, maximum: int) -> int:
 
 def refused_client(client: object, module: str, other: str) -> TypeError:
     """The error for what is no client of this world."""
-    # Text may be a URL, with a password in it.
-    given = "text (see from_url)" if isinstance(client, (str, bytes)) else repr(client)
+    # Text may be a URL, with a password in it; and redis-py 6 and 7 show that of a client.
+    if isinstance(client, (str, bytes)):
+        given = "text (see from_url)"
+    elif client is None or isinstance(client, (type, int, float)):
+        given = repr(client)
+    else:
+        given = f"a {type(client).__module__}.{type(client).__qualname__}"
     return TypeError(
         f"redis_client must be a Redis or RedisCluster of {module}, not {given};"
         f" {other} is for those of the other kind"

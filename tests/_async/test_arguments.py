@@ -216,10 +216,13 @@ def test_there_is_one_wrong_kind_of_client() -> None:
 async def test_a_client_of_the_other_world_is_refused(
     unused: Redis, proxy: FaultProxy, entrance: str, kind: Any
 ) -> None:
-    stranger = kind.from_url(proxy.url)
+    # Some versions of redis-py show passwords in the repr of a client.
+    stranger = kind.from_url(proxy.url, username="u-secret", password="p-secret")
     with pytest.raises(TypeError) as caught:
         await enter(entrance, stranger, "name")
-    assert names(caught, "redis_client", stranger)
+    text = str(caught.value)
+    assert "redis_client" in text and f"not a {kind.__module__}.Redis" in text
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
