@@ -408,8 +408,9 @@ def test_a_target_that_is_not_there_is_told(program: str, folder: Path, name: st
 
 
 def test_a_url_that_makes_no_sense_is_told() -> None:
-    result = invoke("ls", "redis://host:port")
-    assert (result.exit_code, "Port" in result.stderr) == (2, True)
+    for url in ("redis://host:port", "redis://host?no_such_option=1"):
+        result = invoke("ls", url)
+        assert (result.exit_code, "no URL of a server" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("name", ["run", "ls"])

@@ -20,6 +20,7 @@ from redis.retry import Retry
 from ..._protocol.keys import EventKeys, SemaphoreKeys
 from ...sync import RedisSemaphore
 from ..server import Server, ServerNotFoundError, ServerStartError
+from ..urls import open_client
 from . import permits, timers
 from .crew import Crew
 from .history import History
@@ -139,15 +140,13 @@ def perform(history: History, timer_history: TimerHistory, show: Show, url: str 
 
 def connect(url: str) -> redis.Redis:
     """A client that gives up soon."""
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=_PATIENCE,
-            socket_connect_timeout=_PATIENCE,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="'--url'") from error
+    return open_client(
+        url,
+        "'--url'",
+        socket_timeout=_PATIENCE,
+        socket_connect_timeout=_PATIENCE,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def remove_keys(client: redis.Redis, key: str) -> None:

@@ -15,6 +15,7 @@ import redis
 
 from ... import aio, sync
 from ...exceptions import RedsyncError
+from ..urls import open_client
 
 __all__ = ["AnyTimers", "Asking", "given", "load", "open_url", "reaching"]
 
@@ -36,6 +37,13 @@ def load(target: str) -> AnyTimers:
     """
     module_name, _, attribute = target.partition(":")
     attribute = attribute or "timers"
+    names = f"{module_name}.{attribute}".split(".")
+    if not all(each.isidentifier() for each in names if each):
+        # It may be a URL with a slip of the pen, and a password: nothing of it is told.
+        raise click.BadParameter(
+            f"it must be MODULE:ATTRIBUTE, or a URL that begins with {', '.join(SCHEMES)}",
+            param_hint="TARGET",
+        )
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -74,10 +82,7 @@ def open_url(
     Raises:
         click.UsageError: The URL or a name makes no sense.
     """
-    try:
-        client = redis.Redis.from_url(url)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="TARGET") from error
+    client = open_client(url, "TARGET")
     try:
         return sync.Timers(
             redis_client=client,
