@@ -11,12 +11,16 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
+from redis.backoff import NoBackoff
 
 from redsync.aio import RedisEvent, RedisSemaphore, Router, Timers
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually
 from ..support.secrets import PASSWORD, USER, Ear, listening, secrets_in, told_by, url_with
+
+SENTINEL: Final = import_module(Redis.__module__.replace("client", "sentinel"))
+Retry: Final = import_module(Redis.__module__.replace("client", "retry")).Retry
 
 NOBODY: Final = "127.0.0.1:1"
 PATIENCE: Final = 0.1
@@ -134,6 +138,20 @@ async def test_what_comes_to_light_later_is_logged_without_secrets(
     assert ear.secrets() == []
     await disconnect(client)
     await disconnect(admin)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("there", [False, True])
+async def test_sentinels_that_are_not_there_or_refuse_do_not_make_redsync_tell_their_password(
+    server_with_users: Server, there: bool
+) -> None:
+    port = server_with_users.port if there else 1
+    known = {"username": USER, "password": PASSWORD}
+    options = {**known, "socket_connect_timeout": 1, "retry": Retry(NoBackoff(), 0)}
+    sentinel = SENTINEL.Sentinel([("127.0.0.1", port)], sentinel_kwargs=options, **known)
+    await check(sentinel.master_for("main"))
+    for each in sentinel.sentinels:
+        await disconnect(each)
 
 
 async def test_the_search_finds_what_it_is_for() -> None:
