@@ -99,3 +99,8 @@ async def lines(stream: TextIO) -> AsyncIterator[bytes]:
 def run(main: Callable[[], Awaitable[None]]) -> None:
     """Run the main function of a program."""
     asyncio.run(_run(main))
+
+
+def background() -> int:
+    """How many tasks there are beside the one that asks."""
+    return len(asyncio.all_tasks()) - 1

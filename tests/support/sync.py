@@ -92,3 +92,8 @@ def lines(stream: TextIO) -> Iterator[bytes]:
 def run(main: Callable[[], None]) -> None:
     """Run the main function of a program."""
     main()
+
+
+def background() -> int:
+    """How many tasks there are beside the one that asks: threads have none."""
+    return 0
