@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 import pytest
+import redis.asyncio
 from redis import Redis
 
 import redsync.aio
@@ -79,6 +80,37 @@ def test_each_loop_takes_along_what_was_opened_in_it(quiet: Server, admin: Redis
         asyncio.run(use(number))
         comes_back(admin, before)
         assert instances() <= known
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_loop_that_ends_before_anything_is_closed_leaves_no_connection(
+    quiet: Server, admin: Redis
+) -> None:
+    """As a module does that has a client and a semaphore, and calls asyncio.run() again and again.
+
+    redis-py leaves the client's own connections to the garbage collector; here it has none.
+    """
+    client = redis.asyncio.Redis.from_url(quiet.url)
+    semaphore = redsync.aio.RedisSemaphore(client, "x", count=2, permit_ttl=2, lease_ttl=4)
+    event = redsync.aio.RedisEvent(client, "x")
+    loops: list[weakref.ref[Any]] = []
+
+    async def use() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        async with semaphore.permit(5):
+            await event.set()
+            await event.wait(5)
+        waits = [asyncio.ensure_future(each) for each in (event.wait(), semaphore.acquire(5))]
+        await asyncio.wait(waits, timeout=0.01)
+
+    asyncio.run(use())
+    eventually(lambda: len(admin.client_list()) == 1)
+    before = measure(admin)
+    for _ in range(LOOPS):
+        asyncio.run(use())
+        comes_back(admin, before)
+        # The next one finds that the loop is closed, and lets it go.
+        assert sum(each() is not None for each in loops) <= 1
 
 
 def test_threads_with_loops_of_their_own_come_and_go(quiet: Server, admin: Redis) -> None:
