@@ -4,6 +4,7 @@ nox                    lint, test and dist
 nox -s twin            only bring the blocking twin up to date (-- --check: only compare)
 nox -s test -- -k fork hand arguments to pytest
 nox -s servers clients the tests against many servers, and with many versions of redis-py: hours
+nox -s soak            ten minutes of churn, and a picture of memory, files, threads and keys
 """
 
 from __future__ import annotations
@@ -117,3 +118,11 @@ def clients(session: nox.Session, redis: str, hiredis: bool) -> None:
     parser = ["hiredis"] if hiredis else []
     session.install("-e", ".[demo]", redis, *parser, *groups("test"))
     run_and_note(session)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Make everything, use it and give it up, again and again (-- --minutes 60 --out soak)."""
+    session.install("-e", ".[demo]", *groups("soak"))
+    session.run("python", "tools/gen_sync.py", silent=True)
+    session.run("python", "-W", "ignore::DeprecationWarning", "tools/soak.py", *session.posargs)

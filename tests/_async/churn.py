@@ -100,13 +100,15 @@ async def timers_round(client: Redis, name: str, made: Watched) -> None:
         made += map(weakref.ref, (timers, router, handle))
 
 
-async def whole_round(server: Reachable, name: str, made: Watched) -> None:
+async def whole_round(
+    server: Reachable, name: str, made: Watched, timeline: str | None = None
+) -> None:
     """All of it, with a client of its own."""
     client = connect(server)
     for strategy in SemaphoreInitStrategy:
         await semaphore_round(client, f"{name}-{strategy.value}", strategy, made)
     await event_round(client, name, made)
-    await timers_round(client, f"timeline-{name}", made)
+    await timers_round(client, timeline or f"timeline-{name}", made)
     made.append(weakref.ref(client))
     await disconnect(client)
 
