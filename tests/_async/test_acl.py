@@ -41,7 +41,7 @@ CHOSEN: Final = {"hscan"}
 
 IN_CLUSTERS: Final = {"asking"}
 
-TRIED: Final = {"client|setinfo"}
+TRIED: Final = {"client", "client|setinfo"}
 """What redis-py tries, and does without."""
 
 

@@ -229,8 +229,9 @@ async def test_a_server_that_loads_its_data_is_waited_for(server: Server, make: 
     semaphore = make(count=2)
     permit = await semaphore.acquire(0)
     admin: Any = connect(server)
-    await admin.execute_command("DEBUG", "POPULATE", 300, "filler", 1000)
-    configure(server, "loading-process-events-interval-bytes", 1024)
+    # It looks for commands after every 2 MiB that it has read.
+    configure(server, "rdbcompression", "no")
+    await admin.execute_command("DEBUG", "POPULATE", 300, "filler", 100_000)
     configure(server, "key-load-delay", 5000)  # µs for each key
     reloading = spawn(partial(admin.execute_command, "DEBUG", "RELOAD"))
     await eventually(lambda: server.ask("PING").startswith("-LOADING"))

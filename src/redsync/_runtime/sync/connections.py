@@ -346,7 +346,7 @@ class Network:
         if has_master(pool):
             self._master = _LookUp(pool.get_master_address)
         if isinstance(client, RedisCluster):
-            self._map = _LookUp(client.nodes_manager.initialize)
+            self._map = _LookUp(lambda: client.nodes_manager.initialize())
 
     @property
     def clustered(self) -> bool:
