@@ -15,6 +15,7 @@ class State:
     """The three keys at one instant."""
 
     count: int
+    version: int
     fence: int
     free: dict[int, int]
     """Slots and the fences of their tokens."""
@@ -52,6 +53,7 @@ async def state(client: Redis, name: str) -> State:
     records = {int(field[1:]): value.split(b" ") for field, value in meta.items() if _slot(field)}
     found = State(
         count=int(meta.get(b"count", 0)),
+        version=int(meta.get(b"version", 0)),
         fence=int(meta.get(b"fence", 0)),
         free=dict(tokens),
         held={int(slot): int(deadline) for slot, deadline in held},

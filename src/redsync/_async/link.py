@@ -47,8 +47,9 @@ class Hub:
         self._failures: dict[Address, tuple[Pauses, float]] = {}
         """Where connecting failed the last time, and when to try again."""
         self._lines: WeakSet[Line] = WeakSet()
-        self.demotions = 0
-        """How often something led to a server that was not the master any more."""
+        self._master: object = None
+        self.replacements = 0
+        """How often Sentinel has named another master than before."""
 
     async def wire(self, node: Node, deadline: float) -> Wire:
         """The connection to a node, opened if there is none; callers share one attempt."""
@@ -73,12 +74,18 @@ class Hub:
             raise
         self._failures.pop(node.address, None)
         self._wires[node.address] = wire
+        self._arrive(wire)
         return wire
+
+    def _arrive(self, connection: Line | Wire) -> None:
+        if self.network.guarded:  # it asked Sentinel
+            self.keep_to(connection.address)
 
     async def line(self, node: Node, timeout: float) -> Line:
         """A connection to a node for one user."""
         line = await node.open(Line, timeout)
         self._lines.add(line)
+        self._arrive(line)
         return line
 
     async def leave_old_master(self) -> None:
@@ -94,10 +101,12 @@ class Hub:
     def keep_to(self, master: object) -> None:
         """Cut what leads to another server than the master."""
         for each in (*self._wires.values(), *self._lines):
-            if each.failure is None and each.address != master:
+            if each.address != master:
                 each.close("there is a new master")
-                self.demotions += 1
-        self.moved()
+        before, self._master = self._master, master
+        if before not in (None, master):
+            self.replacements += 1
+            self.moved()
 
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
@@ -121,15 +130,15 @@ class Link:
         self._key = key
         self._node: Node | None = None
         self._wire: Wire | None = None
-        self._server: object = None
-        self._moves = 0
+        self._last_wire: Wire | None = None
+        self._changes = 0
         self.place: Address = None
         """The node that it is on, as far as anybody knows."""
 
     @property
     def moves(self) -> int:
-        """How often it has turned out that the way leads to another server than before."""
-        return self._moves + self._hub.demotions
+        """How often commands may have come to another server than before, or a restarted one."""
+        return self._changes + self._hub.replacements
 
     @property
     def clustered(self) -> bool:
@@ -203,9 +212,7 @@ class Link:
         """A connection of one's own to the node."""
         end = monotonic() + timeout
         node = await self._find(timeout)
-        line = await self._hub.line(node, end - monotonic())
-        self._arrive(line.address)
-        return line
+        return await self._hub.line(node, end - monotonic())
 
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
@@ -230,16 +237,11 @@ class Link:
     async def _connect(self, deadline: float) -> Wire:
         node = await self._find(deadline - monotonic())
         wire = self._wire = await self._hub.wire(node, deadline)
-        self._arrive(wire.address)
-        return wire
-
-    def _arrive(self, server: object) -> None:
-        if self._server not in (None, server):
-            self._moves += 1
-            if self._hub.network.guarded:
-                self._hub.keep_to(server)
+        before, self._last_wire = self._last_wire, wire
+        if before not in (None, wire):
+            self._changes += 1
             self._hub.moved()
-        self._server = server
+        return wire
 
     async def _find(self, timeout: float) -> Node:
         node = self._node  # another thread may be told meanwhile that it is elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, Protocol
@@ -36,6 +37,9 @@ from .waiting import Waiter
 
 _SHORTEST_PATIENCE: Final = 0.25
 """Seconds for one try to tend at least, however short the lease: the server may be far."""
+
+_MEMORY: Final = 256
+"""How many returns are remembered, as a failover may forget them."""
 
 _LEAD: Final = 60_000_000
 """Microseconds by which fences rise above the clock when there is another server than before: for
@@ -92,6 +96,8 @@ class Pool(Station[PermitWaiter]):
         """For which connection each slot's token was given back as outdated."""
         self._returns: dict[Return, float] = {}
         """What to give back, and since when."""
+        self._settled: deque[tuple[Return, float]] = deque(maxlen=_MEMORY)
+        """What was given back last, and when."""
         self._facts: Facts | None = None
         self._seen = 0
         self._terms = Terms(30_000, 300_000)
@@ -265,7 +271,7 @@ class Pool(Station[PermitWaiter]):
             self._hurry()
             raise
         with self.mutex:
-            self._returns.pop(handback, None)
+            self._settle(handback)
             self._grants.pop(grant.owner, None)
         if self.idle():
             self._wake_watchdog()  # which goes with the last permit of the last instance
@@ -290,6 +296,21 @@ class Pool(Station[PermitWaiter]):
         if self._renew_within(ttl):
             self._wake_watchdog()
         return grant
+
+    def _settle(self, handback: Return) -> None:
+        """The server has taken it back."""
+        self._returns.pop(handback, None)
+        self._settled.append((handback, monotonic()))
+
+    def _doubt_returns(self) -> None:
+        """The server may be another one, which does not know what was given back last; or of which
+        grants that was.
+        """
+        oldest = monotonic() - self._terms.ttl / 1000  # what is older has come back by itself
+        for handback, since in self._settled:
+            if since > oldest:
+                self._returns.setdefault(handback, since)
+        self._settled.clear()
 
     def _return(self, handback: Return) -> None:
         self._returns[handback] = monotonic()
@@ -390,10 +411,12 @@ class Pool(Station[PermitWaiter]):
         with self.mutex:
             if self._facts is None:
                 return
+            moves = self._link.moves
+            lead = _LEAD if moves != self._moves else 0
+            if lead:
+                self._doubt_returns()
             grants = self._held()
             returns = list(self._returns)
-        moves = self._link.moves
-        lead = _LEAD if moves != self._moves else 0
         sent = monotonic()
         seats = [grant.seat() for grant in grants]
         renewed = await self._backend.renew(seats, deadline)
@@ -434,7 +457,7 @@ class Pool(Station[PermitWaiter]):
                 else:
                     grant.lose()
             for handback in returns:
-                self._returns.pop(handback, None)
+                self._settle(handback)
             self._note(tended.facts)
 
     def _confirm(self, grant: Grant, sent: float) -> None:

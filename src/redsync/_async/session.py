@@ -59,7 +59,7 @@ class Session:
     """
 
     def __init__(self, client: Client, registry: _Registry) -> None:
-        self.hub = Hub(client, self.wake)
+        self.hub = Hub(client, self._wake_all)
         self._client = client
         self._registry = registry
         self._mutex = registry.mutex
