@@ -149,9 +149,9 @@ class Fleet:
 
     def entries(self, what: str, timer_id: str | None = None) -> list[Entry]:
         """What is in the journal, in the order in which it was written."""
-        with open(self._journal) as lines:
-            # One may be about to be written.
-            found = [Entry(**json.loads(line)) for line in lines if line.endswith("\n")]
+        # At once: the last line may be about to be written, and its end must not look like one.
+        *lines, _ = self._journal.read_text().split("\n")
+        found = [Entry(**json.loads(line)) for line in lines]
         return [
             each
             for each in found
