@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from .support.proxy import FaultProxy
+from .support.standstill import attempts, run_punctual
 
 # Before anything imports redsync, or the conftest.py of a generated folder: pytest reads that one
 # ahead of pytest_configure if it is told to run that folder.  Under xdist the controller does it.
@@ -23,6 +24,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     for tree in (PACKAGE, TESTS):
         generate(tree)
 
+from redsync._async import link as async_link
+from redsync._sync import link as sync_link
 from redsync.cli.server import Server, find_server
 
 # A shell ignores it for what it runs in the background, and whatever is started from here inherits
@@ -38,6 +41,31 @@ def pytest_report_header() -> str:
     except PackageNotFoundError:
         parser = "no hiredis"
     return f"redis-py {version('redis')}, {parser}, server {find_server()}"
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """See to the tests that are marked `punctual`."""
+    return run_punctual(item, nextitem) or None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the tests that were tried again: if there are many, the machine has too much to do."""
+    for report in terminalreporter.stats.get("passed", []):
+        if isinstance(report, pytest.TestReport) and report.when == "call" and attempts(report) > 1:
+            terminalreporter.write_line(
+                f"AGAIN {report.nodeid}, {attempts(report)} times, as the machine stood still"
+            )
+
+
+@pytest.fixture(autouse=True)
+def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls that are to end at once wait longer for Redis than 0.75 s, for which a machine may
+    well stand still; but for the tests that are about time.
+    """
+    marker = request.node.get_closest_marker("punctual")
+    if marker is None or marker.kwargs.get("patient"):
+        for link in (async_link, sync_link):
+            monkeypatch.setattr(link, "ALLOWANCE", link.PATIENCE)
 
 
 @pytest.fixture(scope="session")

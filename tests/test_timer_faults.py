@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -18,6 +17,7 @@ from .support.commands import evalsha, load_scripts
 from .support.fleet import Entry, Fleet, now
 from .support.process import KINDS, Kind
 from .support.proxy import FaultProxy
+from .support.standstill import Standstill
 from .support.sync import eventually, sleep, together
 
 pytestmark = pytest.mark.faults
@@ -29,35 +29,10 @@ def stack() -> Iterator[ExitStack]:
         yield stack
 
 
-class Standstill:
-    """Measures for how long the machine has kept this process waiting at most.
-
-    A bound for how late something is makes no sense without it: others may be busy, too.
-    """
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def _watch(self) -> None:
-        last = time.monotonic()
-        while not self._stopped.wait(0.002):
-            self.longest = max(self.longest, time.monotonic() - last)
-            last = time.monotonic()
-
-    def __enter__(self) -> Standstill:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
-
-    def check(self, runs: list[Entry], bound: float = 1.0) -> None:
-        """None of them was late by more than this, but for what the machine has added."""
-        latest = max(runs, key=lambda run: run.at - run.due)
-        assert latest.at - latest.due < (bound + 3 * self.longest) * 1e6, latest
+def check_lateness(runs: list[Entry], standstill: Standstill, bound: float = 1.0) -> None:
+    """None of them was late by more than this, but for what the machine has added."""
+    latest = max(runs, key=lambda run: run.at - run.due)
+    assert latest.at - latest.due < (bound + 3 * standstill.longest) * 1e6, latest
 
 
 # The server
@@ -105,6 +80,7 @@ class Outage:
         assert len(ends) == 50
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("seconds", [0.0, 0.7])
 def test_after_a_restart_with_its_data_everything_is_run_once(
     make_server: Callable[..., Server], stack: ExitStack, tmp_path: Path, seconds: float
@@ -180,7 +156,7 @@ def test_only_the_clock_of_the_server_counts(
         worker.remove_timer("series")
         eventually(fleet.is_empty)
         fleet.check()
-        standstill.check(fleet.begun())
+        check_lateness(fleet.begun(), standstill)
         assert sorted({run.timer_id for run in fleet.begun()}) == [*"01234", "series"]
         assert [run.due for run in fleet.begun("series")][:2] == [first, first + 100_000]
 
@@ -205,14 +181,15 @@ def test_five_hundred_timers_of_three_workers_run_once_each_and_in_time(
         chance = random.Random(500)
         after = {str(number): 0.2 + 3 * chance.random() for number in range(500)}
         dues = fleet.workers[0].set_timers(after)
-        eventually(lambda: len(fleet.ended()) >= 500, timeout=10)
+        eventually(lambda: len(fleet.ended()) >= 500)
         eventually(fleet.is_empty)
     assert sorted((run.timer_id, run.due) for run in fleet.begun()) == sorted(dues.items())
     assert {run.attempt for run in fleet.begun()} == {1}
     fleet.check()
-    standstill.check(fleet.begun())
+    check_lateness(fleet.begun(), standstill)
 
 
+@pytest.mark.punctual
 def test_what_was_removed_in_time_never_runs_and_all_else_does(
     server: Server, stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -241,6 +218,7 @@ def test_what_was_removed_in_time_never_runs_and_all_else_does(
     fleet.check()
 
 
+@pytest.mark.punctual
 def test_a_handler_that_takes_three_leases_runs_once_although_others_are_free(
     server: Server, stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -280,12 +258,13 @@ def test_workers_that_have_long_been_idle_are_in_time(
         for number in range(5):
             fleet.workers[number % 2].set_timer(str(number), seconds=0.15 * (number % 3))
             eventually(lambda: fleet.ended(str(number)))  # noqa: B023
-        standstill.check(fleet.begun())
+        check_lateness(fleet.begun(), standstill)
     eventually(fleet.is_empty)
     assert len(fleet.begun()) == 5
     assert proxy.sent(evalsha("timers/turn")) > 20
 
 
+@pytest.mark.punctual
 def test_a_token_that_gets_lost_on_its_way_costs_no_more_than_one_wait(
     server: Server, stack: ExitStack, tmp_path: Path
 ) -> None:
@@ -303,13 +282,14 @@ def test_a_token_that_gets_lost_on_its_way_costs_no_more_than_one_wait(
         other.set_timer("1")
         eventually(lambda: fleet.ended("1"))
         assert fault.fired
-        standstill.check(fleet.begun(), 1.0 + 1.0)
+        check_lateness(fleet.begun(), standstill, 1.0 + 1.0)
         eventually(fleet.is_empty)
 
     with Standstill() as standstill:
         together(*[partial(play, kind) for kind in KINDS])
 
 
+@pytest.mark.punctual
 def test_a_worker_that_is_cut_off_for_longer_than_a_lease_knows_it_and_does_no_harm(
     server: Server, stack: ExitStack, tmp_path: Path
 ) -> None:
