@@ -458,14 +458,14 @@ class Running:
         return self._path.read_text()
 
     def logged(self, text: str) -> None:
-        eventually(lambda: text in self.log, timeout=10)
+        eventually(lambda: text in self.log)
 
     def signal(self, number: signal.Signals, then: str) -> None:
         """Send it, and wait until the worker says so."""
         self.process.send_signal(number)
         self.logged(then)
 
-    def ended(self, code: int, *, within: float = 10) -> None:
+    def ended(self, code: int, *, within: float = 20) -> None:
         """Wait for its end."""
         assert self.process.wait(within) == code, self.log
 
@@ -484,7 +484,7 @@ def running(folder: Path, *arguments: str) -> Iterator[Running]:
 
 
 def begun(client: Redis) -> None:
-    eventually(lambda: client.exists("begun"), timeout=10)
+    eventually(lambda: client.exists("begun"))
 
 
 def test_at_a_signal_what_runs_comes_to_its_end_and_nothing_else_begins(

@@ -81,6 +81,6 @@ async def is_whole(client: Redis, name: str, count: int) -> bool:
     return found.count == count and set(found.free) == found.circulating == set(range(count))
 
 
-async def becomes_whole(client: Redis, name: str, count: int, timeout: float = 2) -> None:
+async def becomes_whole(client: Redis, name: str, count: int, timeout: float = 4) -> None:
     """Wait until all permits are free."""
     await eventually(partial(is_whole, client, name, count), timeout)

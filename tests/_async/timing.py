@@ -36,7 +36,7 @@ class Record:
     def ids(self) -> list[str]:
         return [each.timer_id for each in self.runs]
 
-    async def written(self, count: int, timeout: float = 5) -> None:
+    async def written(self, count: int, timeout: float = 20) -> None:
         """Wait until there have been so many calls."""
         await eventually(lambda: len(self.payloads) >= count, timeout=timeout)
 
@@ -52,7 +52,7 @@ async def is_empty(timers: Timers) -> bool:
     return left == 0
 
 
-async def emptied(timers: Timers, timeout: float = 5) -> None:
+async def emptied(timers: Timers, timeout: float = 20) -> None:
     """Wait until nothing is left to be run."""
 
     async def empty() -> bool:

@@ -28,7 +28,7 @@ class Handle(Generic[T]):
         """Tell whether the call has returned or raised."""
         return self._task.done()
 
-    async def result(self, timeout: float = 10) -> T:
+    async def result(self, timeout: float = 20) -> T:
         """Return what the call returns, or raise what it raises.
 
         The call goes on if it is still running after the timeout, an AssertionError.
@@ -60,7 +60,7 @@ async def together(*calls: Callable[[], Awaitable[T]], timeout: float = 30) -> l
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[object] | object], timeout: float = 5
+    condition: Callable[[], Awaitable[object] | object], timeout: float = 20
 ) -> None:
     """Wait until the condition, a plain or a coroutine function, holds."""
     loop = asyncio.get_running_loop()

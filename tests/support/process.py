@@ -61,7 +61,7 @@ class Answer:
         """Whether it is there."""
         return self._future.done()
 
-    def result(self, timeout: float = 10) -> Any:
+    def result(self, timeout: float = 20) -> Any:
         """Wait for it; raises WorkerError if the order did."""
         return self._future.result(timeout)
 
@@ -118,7 +118,7 @@ class WorkerProcess:
         os.write(self._process.stdin.fileno(), line)
         return answer
 
-    def ask(self, do: str, *, patience: float = 10, **arguments: object) -> Any:
+    def ask(self, do: str, *, patience: float = 20, **arguments: object) -> Any:
         """Give an order, and wait for what comes of it."""
         return self.begin(do, **arguments).result(patience)
 

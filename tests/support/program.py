@@ -38,7 +38,7 @@ class Ended:
 
 
 def run_program(
-    source: str, url: str, *options: str, arguments: Sequence[str] = (), timeout: float = 20
+    source: str, url: str, *options: str, arguments: Sequence[str] = (), timeout: float = 40
 ) -> Ended:
     """Run a program to its end; it finds `url`, redis, redsync and common modules imported.
 

@@ -39,7 +39,7 @@ class Handle(Generic[T]):
         """Tell whether the call has returned or raised."""
         return not self._thread.is_alive()
 
-    def result(self, timeout: float = 10) -> T:
+    def result(self, timeout: float = 20) -> T:
         """Return what the call returns, or raise what it raises.
 
         The call goes on if it is still running after the timeout, an AssertionError.
@@ -65,7 +65,7 @@ def together(*calls: Callable[[], T], timeout: float = 30) -> list[T]:
     return [handle.result(0) for handle in handles]
 
 
-def eventually(condition: Callable[[], object], timeout: float = 5) -> None:
+def eventually(condition: Callable[[], object], timeout: float = 20) -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + timeout
     while not condition():
