@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 
 import pytest
 
@@ -23,7 +24,7 @@ async def free(semaphore: RedisSemaphore) -> int:
     return (await semaphore.status()).free
 
 
-async def settled(semaphore: RedisSemaphore, *fences: int, timeout: float = 1) -> None:
+async def settled(semaphore: RedisSemaphore, *fences: int, timeout: float = 3) -> None:
     """Wait until these are held and all others free.
 
     A permit that came by waiting gets its lease a moment after it was handed out, and one that came
@@ -37,6 +38,21 @@ async def settled(semaphore: RedisSemaphore, *fences: int, timeout: float = 1) -
         return held == sorted(fences) and status.missing == 0
 
     await eventually(so_it_is, timeout=timeout)
+
+
+async def renewed(*permits: Permit) -> None:
+    """Wait until the leases of all these have been renewed, with none of them lost before."""
+    # The lease of one that came by waiting may be about to be confirmed.
+    ends = [monotonic() + permit._grant.ttl + 0.1 for permit in permits]
+
+    def later() -> bool:
+        assert all(permit.held for permit in permits)
+        now = monotonic()
+        return all(
+            now + permit.remaining() > end for permit, end in zip(permits, ends, strict=True)
+        )
+
+    await eventually(later)
 
 
 async def left_alone(client: Redis) -> None:

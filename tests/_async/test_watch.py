@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
+from functools import partial
 
 import pytest
 
@@ -20,7 +20,7 @@ from redsync.aio import (
 
 from ..support.aio import Handle, Redis, eventually, sleep, spawn
 from ..support.proxy import FaultProxy
-from .helpers import Make, assert_none_free, in_line
+from .helpers import Make, assert_none_free, in_line, renewed
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ async def expire(client: Redis, name: str) -> None:
     await client.zadd(f"redsync:semaphore:{{{name}}}:held", {"0": 1})
 
 
+@pytest.mark.punctual
 async def test_status_does_not_end_a_watch(
     make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
 ) -> None:
@@ -69,6 +70,7 @@ async def test_status_does_not_end_a_watch(
     assert permit.held
 
 
+@pytest.mark.punctual
 async def test_whoever_stops_waiting_does_not_end_a_watch(
     make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
 ) -> None:
@@ -97,41 +99,43 @@ async def test_whoever_stops_waiting_does_not_end_a_watch(
 async def test_what_was_watched_in_vain_is_in_the_way_of_no_renewal(
     make: Make, client: Redis, name: str
 ) -> None:
-    semaphore = make(count=2, permit_ttl=0.5)
+    semaphore = make(count=2, permit_ttl=3)
     permit = await semaphore.acquire(0)
-    end = monotonic() + 1.2
-    while monotonic() < end:
+    renewing = spawn(partial(renewed, permit))
+    while not renewing.done():
         with suppress(RedisSemaphoreCountMismatchError):
             await make(count=3).acquire(0)  # it watches, reads, and leaves all as it is
-        await client.hset(f"redsync:semaphore:{{{name}}}:meta", "ttl", 500)
+        await client.hset(f"redsync:semaphore:{{{name}}}:meta", "ttl", 3000)
         await sleep(0.01)
-    assert permit.held
+    await renewing.result()
 
 
 async def test_whoever_comes_too_late_with_a_change_has_renewed_all_the_same(
     make: Make, client: Redis, far: Redis, name: str, proxy: FaultProxy
 ) -> None:
-    distant = make(far, count=2, permit_ttl=1)
+    distant = make(far, count=2, permit_ttl=3)
     permit = await distant.acquire(5)
     proxy.delay(requests=0.02, replies=0.02)
     keys = f"redsync:semaphore:{{{name}}}"
     assert await client.lpop(f"{keys}:free")  # by somebody who dies: a reason for a change
-    end = monotonic() + 2.5
-    while monotonic() < end and not permit.lost:
-        await client.hset(f"{keys}:meta", "ttl", 1000)  # somebody else is always faster
-        await sleep(0.005)
-    assert permit.held
+    for _ in range(2):  # the second time after a tend that was in vain
+        renewing = spawn(partial(renewed, permit))
+        while not renewing.done():
+            await client.hset(f"{keys}:meta", "ttl", 3000)  # somebody else is always faster
+            await sleep(0.005)
+        await renewing.result()
     proxy.heal()
     await permit.release()
 
 
 async def test_transactions_of_the_process_are_in_the_way_of_no_renewal(make: Make) -> None:
-    semaphore = make(count=1, permit_ttl=0.6)
+    semaphore = make(count=1, permit_ttl=3)
     permit = await semaphore.acquire(5)
     pool = semaphore._homes.get().membership.station
     assert pool is not None and pool._link._wire is not None
     transactions = pool._link._wire.transactions
     assert await transactions.acquire(1)
-    assert not await permit.wait_lost(1.5)
+    for _ in range(2):
+        await renewed(permit)
     transactions.release()
     await permit.release()
