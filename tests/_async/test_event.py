@@ -56,7 +56,7 @@ async def test_a_signal_wakes_who_waits_already(client: Redis, event: RedisEvent
     waiting = spawn(lambda: event.wait(10))
     await eventually(lambda: blocked(client))
     await event.set()
-    await waiting.result(1)
+    await waiting.result(2)
     assert await drain(event) == 0
 
 
@@ -85,6 +85,7 @@ async def test_waits_of_two_clients_share_the_signals(server: Server, event: Red
     await disconnect(other_client)
 
 
+@pytest.mark.punctual
 async def test_a_wait_of_zero_seconds_is_one_try(event: RedisEvent) -> None:
     began = time.monotonic()
     with pytest.raises(RedisEventTimeoutError, match="'e'") as caught:
@@ -95,6 +96,7 @@ async def test_a_wait_of_zero_seconds_is_one_try(event: RedisEvent) -> None:
     await event.wait(0)
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("timeout", [0.05, 0.5])
 async def test_a_wait_ends_in_time(event: RedisEvent, timeout: float) -> None:
     began = time.monotonic()
@@ -196,6 +198,7 @@ async def test_a_clear_that_has_to_be_repeated_leaves_what_came_after_it(
     await disconnect(client)
 
 
+@pytest.mark.punctual
 async def test_a_wait_that_cannot_confirm_ends_in_time_and_the_signal_stays(
     event: RedisEvent, proxy: FaultProxy
 ) -> None:
@@ -217,6 +220,7 @@ async def test_a_wait_that_cannot_confirm_ends_in_time_and_the_signal_stays(
     await disconnect(client)
 
 
+@pytest.mark.punctual
 async def test_waits_with_a_server_that_is_dead_end_in_time(proxy: FaultProxy) -> None:
     client = connect(proxy)
     event = RedisEvent(client, "e")
@@ -272,9 +276,9 @@ async def test_closing_ends_the_waits_of_the_instance_alone(client: Redis) -> No
     await sleep(0.05)
     await first.close()
     with pytest.raises(RedisEventError, match="closed"):
-        await ending.result(1)
+        await ending.result(2)
     await second.set()
-    await staying.result(1)
+    await staying.result(2)
     await second.close()
 
 
@@ -313,7 +317,7 @@ async def test_waits_go_on_when_the_data_is_lost(client: Redis, event: RedisEven
     await eventually(lambda: blocked(client))
     await client.flushall()
     await event.set()
-    await waiting.result(1)
+    await waiting.result(2)
 
 
 async def test_a_closed_event_refuses_to_work(event: RedisEvent) -> None:

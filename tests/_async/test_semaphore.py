@@ -121,6 +121,7 @@ async def test_without_a_count_the_first_use_waits_for_the_creator(make: Make) -
     assert (await waiting.result()).held
 
 
+@pytest.mark.punctual
 async def test_without_a_creator_acquire_ends_in_time(make: Make) -> None:
     began = monotonic()
     with pytest.raises(RedisSemaphoreTimeoutError):
@@ -139,6 +140,7 @@ async def test_attach_waits_for_the_creator(
     await attached.close()
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("timeout", [0, 0.3])
 async def test_attach_ends_in_time(
     client: Redis, name: str, strategy: SemaphoreInitStrategy, timeout: float
@@ -150,6 +152,7 @@ async def test_attach_ends_in_time(
     assert await client.dbsize() == 0
 
 
+@pytest.mark.punctual
 async def test_attach_does_not_poll_fast(
     proxy: FaultProxy, name: str, strategy: SemaphoreInitStrategy
 ) -> None:
@@ -237,7 +240,7 @@ async def test_whoever_waits_gets_what_is_released(make: Make) -> None:
     waiting = spawn(lambda: semaphore.acquire(5))
     await eventually(lambda: in_line(semaphore) == 1)
     await permit.release()
-    granted = await waiting.result(1)
+    granted = await waiting.result(2)
     assert granted.held
     assert granted.slot == permit.slot
     assert granted.fence > permit.fence
@@ -250,7 +253,7 @@ async def test_whoever_waits_gets_what_another_program_releases(make: Make, serv
     waiting = spawn(lambda: near.acquire(5))
     await eventually(lambda: in_line(near) == 1)
     await permit.release()
-    assert (await waiting.result(1)).fence > permit.fence
+    assert (await waiting.result(2)).fence > permit.fence
     await far.close()
     await disconnect(other)
 
@@ -282,7 +285,7 @@ async def test_a_newcomer_does_not_overtake_those_who_wait(make: Make) -> None:
     await assert_none_free(semaphore)
     assert not waiting.done()
     await permit.release()
-    await waiting.result(1)
+    await waiting.result(2)
 
 
 async def test_a_timed_out_wait_takes_no_permit_with_it(make: Make) -> None:
@@ -301,7 +304,7 @@ async def test_infinity_is_a_timeout_too(make: Make) -> None:
     waiting = spawn(lambda: semaphore.acquire(1e300))
     await eventually(lambda: in_line(semaphore) == 1)
     await permit.release()
-    assert (await waiting.result(1)).held
+    assert (await waiting.result(2)).held
 
 
 async def test_one_instance_serves_many_and_no_more_than_the_count_at_a_time(make: Make) -> None:

@@ -10,6 +10,8 @@ from redis.exceptions import ConnectionError, TimeoutError
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
 from ..support.proxy import Direction, FaultProxy
 
+pytestmark = pytest.mark.punctual  # their clients wait half a second, and no more
+
 
 @pytest.fixture
 async def proxied(proxy: FaultProxy) -> AsyncIterator[Redis]:

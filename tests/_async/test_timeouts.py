@@ -23,6 +23,8 @@ from ..support.aio import Handle, Redis, connect, disconnect, eventually, spawn,
 from ..support.proxy import FaultProxy
 from .helpers import Make, in_line, left_alone, settled
 
+pytestmark = pytest.mark.punctual
+
 # redis or redis.asyncio
 PACKAGE: Any = import_module(Redis.__module__.rpartition(".")[0])
 

@@ -11,6 +11,7 @@ from redsync.aio import RedisEvent, RedisEventTimeoutError
 from ..support.aio import Redis
 
 
+@pytest.mark.punctual
 async def test_closing_does_not_sit_out_the_rest_of_a_wait(client: Redis, name: str) -> None:
     event = RedisEvent(client, name)
     with pytest.raises(RedisEventTimeoutError):

@@ -109,6 +109,7 @@ async def test_a_crowd_that_gives_up_leaves_nobody_blocked(
     assert await is_whole(other, semaphore.name, 1)
 
 
+@pytest.mark.punctual
 async def test_a_permit_is_handed_over_at_once(make: Make, other: Redis) -> None:
     near, far = make(count=1), make(other, count=1)
     permit = await near.acquire(0)
@@ -122,6 +123,7 @@ async def test_a_permit_is_handed_over_at_once(make: Make, other: Redis) -> None
         assert monotonic() - began < 0.5, "a slice is 5 s"
 
 
+@pytest.mark.punctual
 async def test_a_queue_is_served_without_a_pause(make: Make, other: Redis) -> None:
     near, far = make(count=2), make(other, count=2)
 
@@ -134,6 +136,7 @@ async def test_a_queue_is_served_without_a_pause(make: Make, other: Redis) -> No
     assert monotonic() - began < 4, "200 turns: one lost wake-up would take a slice of 5 s"
 
 
+@pytest.mark.punctual
 async def test_a_token_that_comes_for_nobody_goes_back(
     make: Make, server: Server, other: Redis
 ) -> None:
@@ -156,6 +159,7 @@ async def test_a_token_that_comes_for_nobody_goes_back(
         await disconnect(connected)
 
 
+@pytest.mark.punctual
 async def test_it_goes_to_the_next_in_line_if_there_is_one(
     make: Make, server: Server, other: Redis
 ) -> None:
@@ -172,7 +176,7 @@ async def test_it_goes_to_the_next_in_line_if_there_is_one(
         with pytest.raises(RedisSemaphoreTimeoutError):
             await impatient.result(2)
         proxy.heal()
-        granted = await patient.result(1)
+        granted = await patient.result(2)
         assert granted.held
         await granted.release()
         assert await is_whole(other, near.name, 1)
@@ -195,7 +199,7 @@ async def test_programs_are_served_in_order_too(make: Make, server: Server, othe
         await eventually(blocked)
     for number, each in enumerate(waiting):
         await permit.release()
-        permit = await each.result(1)
+        permit = await each.result(2)
         assert not any(later.done() for later in waiting[number + 1 :])
     await permit.release()
     for program, connected in zip(programs, clients, strict=True):
@@ -223,7 +227,7 @@ async def test_all_permits_get_used_by_those_who_wait_too(make: Make, other: Red
     waiting = [spawn(partial(each.acquire, 10)) for each in (near, far) for _ in range(4)]
     await eventually(lambda: in_line(near) == in_line(far) == 4)
     await together(*[permit.release for permit in permits])
-    granted = [await each.result(1) for each in waiting]
+    granted = [await each.result(2) for each in waiting]
     assert {permit.slot for permit in granted} == set(range(8))
 
 
@@ -238,7 +242,7 @@ async def test_waiting_again_and_again_needs_no_new_connection(
             waiting = spawn(lambda: far.acquire(10))
             await eventually(lambda: in_line(far) == 1)
             await permit.release()
-            await (await waiting.result(1)).release()
+            await (await waiting.result(2)).release()
         assert proxy.accepted == 2
         await far.close()
         await eventually(lambda: proxy.connections == 0)
@@ -266,7 +270,7 @@ async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
     await eventually(lambda: len(asked) > 3)
     assert (await other.info("stats"))["total_connections_received"] == connections
     await permit.release()
-    await (await waiting.result(1)).release()
+    await (await waiting.result(2)).release()
     await far.close()
     await disconnect(connected)
 
