@@ -21,7 +21,7 @@ from .support.process import KINDS, Kind
 from .support.proxy import FaultProxy
 from .support.sync import eventually, together
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.punctual]
 
 LEASE = 0.6
 

@@ -42,6 +42,7 @@ class Attempts:
 # Failing
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize(
     "error",
     [ValueError("not yet"), SystemExit(3), Retry(), Retry(0), Retry(after(0.01)), BaseException()],
@@ -307,6 +308,7 @@ async def test_the_context_is_an_empty_dict_unless_given(make_timers: MakeTimers
     assert timers.context is seen[0]
 
 
+@pytest.mark.punctual
 async def test_a_plain_function_does_not_hold_up_the_others(make_timers: MakeTimers) -> None:
     record, gate = Record(), threading.Event()
 
@@ -327,6 +329,7 @@ async def test_a_plain_function_does_not_hold_up_the_others(make_timers: MakeTim
 # Time
 
 
+@pytest.mark.punctual
 async def test_a_handler_that_takes_longer_than_its_lease_runs_once(
     make_timers: MakeTimers,
 ) -> None:
@@ -365,6 +368,7 @@ async def test_a_handler_that_takes_too_long_fails(make_timers: MakeTimers) -> N
     assert "TimeoutError" in dead.error
 
 
+@pytest.mark.punctual
 async def test_the_lease_of_a_thread_that_takes_too_long_is_given_up(
     make_timers: MakeTimers,
 ) -> None:

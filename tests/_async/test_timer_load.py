@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from redsync.aio import Timer
 
 from ..support.aio import Redis
@@ -59,6 +61,7 @@ async def test_of_twenty_thousand_overdue_timers_each_is_run_once_at_the_price_o
     assert prices[1] < 1.5 * prices[0] < 10
 
 
+@pytest.mark.punctual
 async def test_no_script_is_about_more_than_five_hundred_timers(
     make_timers: MakeTimers, client: Redis
 ) -> None:
@@ -76,6 +79,7 @@ async def test_no_script_is_about_more_than_five_hundred_timers(
     assert len(record.payloads) == 2500
 
 
+@pytest.mark.punctual
 async def test_a_hundred_thousand_due_timers_that_nobody_handles_are_in_nobodys_way(
     make_timers: MakeTimers, client: Redis
 ) -> None:

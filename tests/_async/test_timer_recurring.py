@@ -31,7 +31,9 @@ async def ago(client: Redis, seconds: float) -> datetime:
 async def test_a_recurring_timer_runs_at_fixed_instants(make_timers: MakeTimers) -> None:
     record = Record()
     async with make_timers(record.router) as timers:
-        first = await timers.set_timer("notes", "1", "again", after(0.1), every=EVERY)
+        first = await timers.set_timer(
+            "notes", "1", "again", after(0.1), every=EVERY, missed=MissedRuns.ALL
+        )
         await record.written(6)
         assert not await is_empty(timers)
         await timers.remove_timer("notes", "1")
@@ -74,8 +76,10 @@ async def test_a_recurring_timer_that_is_set_anew_begins_a_new_series(
     async with make_timers(record.router) as timers:
         await timers.set_timer("notes", "1", "old", NOW, every=EVERY)
         await record.written(2)
-        first = await timers.set_timer("notes", "1", "new", after(0.2), every=2 * EVERY)
-        await eventually(lambda: record.payloads.count("new") == 3)
+        first = await timers.set_timer(
+            "notes", "1", "new", after(0.2), every=2 * EVERY, missed=MissedRuns.ALL
+        )
+        await eventually(lambda: record.payloads.count("new") >= 3)
         await timers.set_timer("notes", "1", "last", NOW)
         await emptied(timers)
     new = [run for run, each in zip(record.runs, record.payloads, strict=True) if each == "new"]

@@ -80,6 +80,7 @@ async def test_a_worker_without_room_does_not_ask(
     assert gate.entered == 5
 
 
+@pytest.mark.punctual
 async def test_what_two_idle_workers_come_to_is_asked_for_by_few(
     make_timers: MakeTimers, far: Redis, proxy: FaultProxy
 ) -> None:
@@ -103,6 +104,7 @@ async def test_what_two_idle_workers_come_to_is_asked_for_by_few(
 # In time
 
 
+@pytest.mark.punctual
 async def test_a_worker_that_has_room_comes_for_one_that_has_none(make_timers: MakeTimers) -> None:
     gate, record = Gate(), Record()
     full = make_timers(gate.router, record.router, concurrency=1)
@@ -117,6 +119,7 @@ async def test_a_worker_that_has_room_comes_for_one_that_has_none(make_timers: M
     assert gate.entered == 1
 
 
+@pytest.mark.punctual
 async def test_a_worker_that_becomes_full_hands_over_what_it_had_promised(
     make_timers: MakeTimers,
 ) -> None:
@@ -132,6 +135,7 @@ async def test_a_worker_that_becomes_full_hands_over_what_it_had_promised(
     assert record.runs[0].lateness < 1
 
 
+@pytest.mark.punctual
 async def test_who_dies_is_replaced_once_the_lease_is_over_by_one_that_was_idle(
     make_timers: MakeTimers, client: Any, far: Redis, proxy: FaultProxy
 ) -> None:
@@ -163,6 +167,7 @@ async def blocked(client: Any, count: int) -> bool:
     return len(waiting) == count
 
 
+@pytest.mark.punctual
 async def test_who_stops_hands_over_what_it_had_promised(make_timers: MakeTimers) -> None:
     record = Record()
     leaving, staying = make_timers(record.router), make_timers(record.router)
@@ -468,6 +473,7 @@ async def test_a_worker_that_has_not_renewed_in_time_does_not_take_its_own_timer
     assert gate.entered == 1
 
 
+@pytest.mark.punctual
 async def test_who_has_heard_that_a_lease_is_lost_is_run_again(
     make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
 ) -> None:

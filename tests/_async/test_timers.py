@@ -33,6 +33,7 @@ async def server_time(client: Redis) -> datetime:
 # Setting and running
 
 
+@pytest.mark.punctual
 async def test_a_timer_runs_when_it_is_due(make_timers: MakeTimers, client: Redis) -> None:
     record = Record()
     async with make_timers(record.router) as timers:
@@ -102,6 +103,7 @@ async def test_timers_that_are_due_at_the_same_time_run_in_the_order_of_arming(
     assert record.ids == ["b", "a", "c", "A", "0"]
 
 
+@pytest.mark.punctual
 async def test_a_timer_that_is_set_while_a_worker_waits_for_a_later_one_is_in_time(
     make_timers: MakeTimers,
 ) -> None:
@@ -141,6 +143,7 @@ async def test_if_one_of_many_makes_no_sense_none_is_set(make_timers: MakeTimers
     assert await is_empty(timers)
 
 
+@pytest.mark.punctual
 async def test_five_hundred_timers_at_random_instants_run_once_each(
     make_timers: MakeTimers,
 ) -> None:
