@@ -17,7 +17,7 @@ WITHIN = 8.0
 
 THREADS = """
 client = redis.Redis.from_url(url)
-semaphore = redsync.sync.RedisSemaphore(client, "n", count=1, permit_ttl=1)
+semaphore = redsync.sync.RedisSemaphore(client, "n", count=1, permit_ttl=3)
 event = redsync.sync.RedisEvent(client, "n")
 began = time.monotonic()
 held = semaphore.acquire()
@@ -37,7 +37,7 @@ def start(daemon, *calls):
         threading.Thread(target=attempt, args=(call,), daemon=daemon).start()
 
 def until(condition):
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < end, "not in time"
         time.sleep(0.005)
@@ -60,7 +60,7 @@ async def blocked(number):
 def run(server: Server, setting: str, source: str, *, code: int = 0) -> Ended:
     """Run a program; all warnings are errors, and it says nothing."""
     options = ("-X", "dev", "-W", "error")
-    ended = run_program(setting + dedent(source), server.url, *options, timeout=20)
+    ended = run_program(setting + dedent(source), server.url, *options)
     assert (ended.code, ended.err) == (code, ""), f"exit status {ended.code}\n{ended.err}"
     assert ended.seconds < WITHIN
     return ended
@@ -94,6 +94,7 @@ def test_other_threads_that_wait_for_ever_are_told_that_the_program_ends(server:
     assert ended.out == "10 RedsyncError\n"
 
 
+@pytest.mark.punctual
 def test_threads_that_wait_with_a_timeout_do_not_wait_longer_than_that(server: Server) -> None:
     ended = run(
         server,
@@ -120,8 +121,8 @@ def test_a_thread_that_outlives_the_main_one_finishes_its_work(server: Server) -
         """
         def work():
             threading.main_thread().join()
-            end = time.monotonic() + 2.5  # several leases
-            while time.monotonic() < end:
+            first = time.monotonic() + 3
+            while time.monotonic() + held.remaining() < first + 0.1:  # until it is renewed
                 assert held.held
                 time.sleep(0.01)
             held.release()
@@ -161,6 +162,7 @@ def test_holders_do_not_keep_a_program_alive(server: Server, holding: str, daemo
     )
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("with_waiters", [True, False])
 def test_sys_exit_inside_of_a_held_body(server: Server, with_waiters: bool) -> None:
     run(
@@ -181,6 +183,7 @@ def test_sys_exit_inside_of_a_held_body(server: Server, with_waiters: bool) -> N
         run(server, THREADS, "assert time.monotonic() < began + 0.5")
 
 
+@pytest.mark.punctual
 def test_the_end_comes_in_time_with_a_server_that_does_not_answer(server: Server) -> None:
     run(
         server,

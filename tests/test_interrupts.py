@@ -11,7 +11,7 @@ import pytest
 from redsync.cli.server import Server
 from redsync.sync import SemaphoreInitStrategy
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]  # they compute all the time
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def run(module: str, *arguments: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=140,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     assert "Exception in thread" not in done.stderr, done.stderr[-4000:]

@@ -107,12 +107,12 @@ def interrupt_at_random(
     for each in contenders:
         each.start()
     interrupts = 0
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while interrupts < INTERRUPTS and time.monotonic() < end:
         interrupts += use(semaphore, alarm)
     going = False
     for each in contenders:
-        each.join(3)
+        each.join(20)
     if interrupts < INTERRUPTS:
         return f"only {interrupts} interrupts"
     return in_another_thread(lambda: use_all(semaphore, client)) or left_behind(client)
