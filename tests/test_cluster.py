@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from redsync import Router, SemaphoreInitStrategy, Timer, aio, sync
 from redsync._protocol.keys import SemaphoreKeys
 
+from ._sync.helpers import renewed
 from .support.cluster import Cluster
 from .support.nodes import Node
 from .support.sync import eventually
@@ -136,7 +137,7 @@ def test_holders_and_waiters_follow_a_slot_that_moves(
     )
     held = semaphore.acquire(5)
     cluster.move(key(name))
-    assert not held.wait_lost(3)  # renewed where it is now
+    renewed(held)  # where it is now
     held.release()
     with semaphore.permit(5) as permit:
         assert permit.fence > held.fence
@@ -144,6 +145,7 @@ def test_holders_and_waiters_follow_a_slot_that_moves(
     client.close()
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("world", ["tasks", "threads"])
 def test_a_node_that_does_not_answer_costs_nobody_on_another_node(
     cluster: Cluster, world: str
@@ -209,6 +211,7 @@ def test_threads_whose_connections_break_hear_of_nothing_else(cluster: Cluster) 
         semaphore.close()
 
 
+@pytest.mark.punctual
 def test_tasks_do_not_wait_for_a_cluster_that_does_not_answer(cluster: Cluster) -> None:
     port = cluster.port
 

@@ -22,7 +22,7 @@ from .support.process import KINDS, Answer, Facts, Kind, WorkerProcess
 from .support.proxy import Fault, FaultProxy
 from .support.sync import eventually, together
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.punctual]
 
 LUA, OPTIMISTIC = SemaphoreInitStrategy
 

@@ -529,6 +529,7 @@ def running(
             demo.kill()
 
 
+@pytest.mark.punctual
 def test_it_ends_in_time_with_a_summary_for_programs() -> None:
     began = time.monotonic()
     ended = subprocess.run(
@@ -557,6 +558,7 @@ def lasting_keys(server: Server) -> list[bytes]:
         return [key for key in client.scan_iter() if client.ttl(key) == -1]
 
 
+@pytest.mark.punctual
 def test_it_uses_the_server_it_is_given_and_leaves_nothing_there(server: Server) -> None:
     assert server.ask("SET mine 1") == "+OK"
     stdout = ""

@@ -20,7 +20,7 @@ from .support.process import KINDS, Kind, WorkerProcess
 from .support.proxy import FaultProxy
 from .support.sync import eventually, together
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.punctual]
 
 BOUND = 8.0
 """Seconds within which somebody else who waits has the signal, as the README says."""

@@ -62,7 +62,7 @@ def contend(
 def assert_at_rest(worker: WorkerProcess, name: str, count: int) -> None:
     eventually(
         lambda: worker.ask("status", name=name) == {"free": count, "held": [], "missing": 0},
-        timeout=2,
+        timeout=4,
     )
 
 
@@ -73,6 +73,7 @@ MIXES = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.punctual
 @MIXES
 @pytest.mark.parametrize("count", [1, 3])
 def test_there_are_never_more_holders_than_permits(
@@ -88,6 +89,7 @@ def test_there_are_never_more_holders_than_permits(
     assert_at_rest(workers[0], "busy", count)
 
 
+@pytest.mark.punctual
 def test_permits_do_not_pause_between_two_holders(start: Start) -> None:
     # A hand-over that had to wait for a lease or a slice to end would take seconds.
     workers = crew(start, "smooth", 2, (LUA,))
@@ -101,6 +103,7 @@ def test_permits_do_not_pause_between_two_holders(start: Start) -> None:
         assert max(pauses) < 0.5
 
 
+@pytest.mark.punctual
 def test_a_semaphore_with_many_permits_serves_many_processes(start: Start) -> None:
     workers = crew(start, "wide", 20, (LUA, OPTIMISTIC))
     holds = contend(workers, "wide", contenders=10, seconds=1.5, hold=0.1)
@@ -110,6 +113,7 @@ def test_a_semaphore_with_many_permits_serves_many_processes(start: Start) -> No
     assert_at_rest(workers[-1], "wide", 20)
 
 
+@pytest.mark.punctual
 @MIXES
 def test_killing_one_process_in_full_flight_costs_the_others_nothing_for_good(
     start: Start, strategies: Sequence[str]
