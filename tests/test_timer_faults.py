@@ -152,7 +152,7 @@ def test_only_the_clock_of_the_server_counts(
             due = worker.set_timer(str(number), seconds=0.2 + number / 10)
             assert earliest <= due - (200_000 + number * 100_000) <= now()
         first = worker.set_timer("series", seconds=0.3, every=0.1, missed="all")
-        eventually(lambda: len(fleet.ended("series")) == 4)
+        eventually(lambda: len(fleet.ended("series")) >= 4)
         worker.remove_timer("series")
         eventually(fleet.is_empty)
         fleet.check()

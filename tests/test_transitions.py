@@ -268,6 +268,7 @@ def both(server: Server) -> Iterator[Both]:
         yield Both(redis)
 
 
+@pytest.mark.timeout(200)
 @settings(
     max_examples=300,
     deadline=None,

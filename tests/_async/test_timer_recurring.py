@@ -147,10 +147,10 @@ async def test_an_instant_that_fails_does_not_end_the_series(make_timers: MakeTi
         first = await timers.set_timer(
             "series", "1", "x", after(0.2), every=EVERY, missed=MissedRuns.ALL
         )
-        await eventually(lambda: len(runs) == 5)
+        await eventually(lambda: len(runs) >= 5)
         [dead] = await timers.fetch_dead_timers()
-    assert [run.attempt for run in runs] == [1, 2, 1, 1, 1]
-    assert [run.scheduled_for for run in runs[1:]] == [first + n * EVERY for n in range(4)]
+    assert [run.attempt for run in runs[:5]] == [1, 2, 1, 1, 1]
+    assert [run.scheduled_for for run in runs[1:5]] == [first + n * EVERY for n in range(4)]
     assert (dead.timer_id, dead.payload, dead.scheduled_for) == ("1", b'"x"', first)
 
 
@@ -168,7 +168,7 @@ async def test_runs_of_one_timer_do_not_overlap(make_timers: MakeTimers) -> None
 
     async with make_timers(router) as timers, make_timers(router):
         await timers.set_timer("series", "1", None, NOW, every=timedelta(milliseconds=10))
-        await eventually(lambda: len(most) == 5)
+        await eventually(lambda: len(most) >= 5)
     assert set(most) == {1}
 
 

@@ -42,6 +42,7 @@ async def wake_keys(client: Redis, name: str) -> int:
     return len(keys)
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("strategy", [SemaphoreInitStrategy.LUA], indirect=True)  # both at once
 async def test_a_waiting_crowd_takes_two_connections_and_hardly_a_command(
     server: Server, other: Redis, make: Make
@@ -78,7 +79,7 @@ async def test_a_waiting_crowd_takes_two_connections_and_hardly_a_command(
             return rate
 
     scripted, optimistic = await together(
-        *[partial(wait_idly, strategy) for strategy in SemaphoreInitStrategy], timeout=50
+        *[partial(wait_idly, strategy) for strategy in SemaphoreInitStrategy], timeout=100
     )
     assert 0 < scripted < 1, "commands per second"
     assert 0 < optimistic < 1, "commands per second"
