@@ -40,6 +40,13 @@ async def settled(semaphore: RedisSemaphore, *fences: int, timeout: float = 3) -
     await eventually(so_it_is, timeout=timeout)
 
 
+def renew(semaphore: RedisSemaphore) -> None:
+    """Have its leases renewed now, not when a third of them is over."""
+    pool = semaphore._homes.get().membership.station
+    assert pool is not None
+    pool._hurry()
+
+
 async def renewed(*permits: Permit) -> None:
     """Wait until the leases of all these have been renewed, with none of them lost before."""
     # The lease of one that came by waiting may be about to be confirmed.

@@ -23,6 +23,7 @@ from redsync.aio import (
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
+from .helpers import renew
 
 ROOT: Final = Path(__file__).parent.parent.parent
 PROTOCOL: Final = ROOT / "src" / "redsync" / "_protocol"
@@ -86,7 +87,7 @@ async def refused(server: Server) -> set[str]:
 async def use_semaphore(server: Server, user: Redis, strategy: SemaphoreInitStrategy) -> None:
     """Have every command sent, those of rare occasions too."""
     semaphore = await RedisSemaphore.create(
-        user, "x", count=2, permit_ttl=3, semaphore_init_strategy=strategy
+        user, "x", count=2, permit_ttl=1, semaphore_init_strategy=strategy
     )
     first, second = await semaphore.acquire(), await semaphore.acquire()
     with pytest.raises(RedisSemaphoreTimeoutError):
@@ -111,13 +112,6 @@ async def use_semaphore(server: Server, user: Redis, strategy: SemaphoreInitStra
     async with semaphore.permit(timeout=5):
         assert (await semaphore.status()).count == await semaphore.get_count()
     await semaphore.close()
-
-
-def renew(semaphore: RedisSemaphore) -> None:
-    """Have its leases renewed now, not when a third of them is over."""
-    pool = semaphore._homes.get().membership.station
-    assert pool is not None
-    pool._hurry()
 
 
 async def _has(client: Redis, key: str) -> bool:
@@ -196,6 +190,7 @@ async def test_the_permissions_are_enough(
     assert await refused(server) == set()
 
 
+@pytest.mark.punctual
 async def test_a_semaphore_without_scripts_needs_fewer(make_server: Callable[..., Server]) -> None:
     server = make_server()
     user = await with_user(server, permissions()[1])

@@ -18,7 +18,7 @@ from redsync.aio import (
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, together
 from ..support.proxy import FaultProxy
-from .helpers import Make, assert_none_free, free, in_line, left_alone, renewed, settled
+from .helpers import Make, assert_none_free, free, in_line, left_alone, renew, renewed, settled
 
 
 @pytest.fixture(autouse=True)
@@ -238,10 +238,12 @@ async def test_status_tells_who_holds_what(make: Make) -> None:
 
 @pytest.mark.parametrize("identifier", ["a b  c ", "é🚦", "1 2:3 -", "line\nbreak", "-"])
 async def test_status_shows_the_identifier_as_it_was_given(make: Make, identifier: str) -> None:
-    semaphore = make(count=1, identifier=identifier, permit_ttl=3)
+    semaphore = make(count=1, identifier=identifier)
     permit = await semaphore.acquire(0)
     assert [each.identifier for each in (await semaphore.status()).held] == [identifier]
-    await renewed(permit)
+    deadline = permit._grant.deadline
+    renew(semaphore)
+    await eventually(lambda: permit._grant.deadline > deadline)
     assert [each.identifier for each in (await semaphore.status()).held] == [identifier]
     await permit.release()
     assert await free(semaphore) == 1

@@ -325,9 +325,10 @@ async def test_a_name_that_is_something_else_is_told(client: Redis, make: Make, 
     await recovers(semaphore)
 
 
+@pytest.mark.punctual
 @pytest.mark.parametrize("part", ["free", "held", "meta"])
 async def test_a_key_of_the_wrong_type_is_named(client: Redis, make: Make, part: str) -> None:
-    semaphore = make(count=2, permit_ttl=2)
+    semaphore = make(count=2, permit_ttl=1)
     permit = await semaphore.acquire(0)
     key = key_of(semaphore, part)
     await replace(client, key)
@@ -352,8 +353,9 @@ async def test_what_was_refused_keeps_nothing_alive_after_the_close(
     await left_alone(client)
 
 
+@pytest.mark.punctual
 async def test_those_who_wait_hear_of_a_key_of_the_wrong_type(client: Redis, make: Make) -> None:
-    semaphore = make(count=1, permit_ttl=2)
+    semaphore = make(count=1, permit_ttl=1)
     await semaphore.acquire(0)
     waiting = spawn(partial(semaphore.acquire, 20))
     await eventually(lambda: in_line(semaphore) == 1)
@@ -436,21 +438,28 @@ async def test_a_connection_that_is_closed_as_soon_as_it_is_there_costs_no_time(
     await disconnect(other)
 
 
+@pytest.mark.punctual
 async def test_connections_killed_all_the_time_are_not_noticed(client: Redis, make: Make) -> None:
-    semaphore = make(count=2, permit_ttl=2)
+    semaphore = make(count=2, permit_ttl=1)
     inside: list[int] = []
+    visits: list[int] = []
 
     async def work() -> None:
         for _ in range(15):
             async with semaphore.permit(20) as permit:
                 assert permit.slot not in inside
                 inside.append(permit.slot)
+                visits.append(permit.slot)
                 await sleep(0.001)
                 inside.remove(permit.slot)
+
+    def goes_on(seen: int) -> bool:
+        return len(visits) > seen or working.done()
 
     working = spawn(partial(together, *[work] * 4))
     while not working.done():
         await drop_connections(client)
         await sleep(0.02)
+        await eventually(partial(goes_on, len(visits)))  # as slow as the machine may be
     await working.result(0)
     await recovers(semaphore)
