@@ -239,6 +239,8 @@ def churn(seconds: float, progress: Progress) -> tuple[list[Sample], dict[str, i
                 if now - noted >= 1:
                     noted = now
                     samples.append(sample(admin, began, number + 1))
+                if now - began >= seconds:
+                    break
         samples.append(sample(admin, began, next(numbers)))
         admin.close()
     return samples, counts
