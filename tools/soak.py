@@ -297,9 +297,10 @@ def plot(path: Path, samples: list[Sample]) -> None:
     figure, axes = pyplot.subplots(4, 2, sharex=True, figsize=(10, 10), layout="constrained")
     minutes = [each.seconds / 60 for each in samples]
     for name, axis in zip(names, axes.flat, strict=True):
-        axis.plot(minutes, [getattr(each, name) for each in samples], linewidth=1)
+        values = [getattr(each, name) for each in samples]
+        axis.plot(minutes, values, linewidth=1)
         axis.set_title(f"{name} (MiB)" if name in ("memory", "objects", "server") else name)
-        axis.set_ylim(bottom=0)
+        axis.set_ylim(0, 1.1 * max(*values, 1))
     for axis in axes[-1]:
         axis.set_xlabel("minutes")
     figure.savefig(path, dpi=110)
