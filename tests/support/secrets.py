@@ -58,7 +58,7 @@ def told_by(each: object) -> list[str]:
     told = [str(each), repr(each)]
     while isinstance(each, BaseException):
         told += [repr(each.args), repr(vars(each)), *traceback.format_exception(each)]
-        each = each.__cause__ or each.__context__
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
     return told
 
 
