@@ -203,6 +203,11 @@ class Queue(Generic[P]):
         shift.serving = True
         try:
             await self._work(shift)
+        except BaseException as error:
+            # Somebody has cancelled every task that there is: whose turn the next reply is, a
+            # successor could not know.
+            shift.drop_line(error)
+            raise
         finally:
             shift.serving = False
 
@@ -225,11 +230,6 @@ class Queue(Generic[P]):
             except Exception as error:  # a fault of ours: better told than waited for
                 shift.drop_line(error)
                 self._fail_all(error)
-            except BaseException as error:
-                # Somebody has cancelled every task that there is: whose turn the next reply is, a
-                # successor could not know.
-                shift.drop_line(error)
-                raise
             else:
                 pauses.reset()
             if not going_on():
