@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
-from .._runtime.aio import Client, Flag, Mutex, PerHome, Worker
+from .._runtime.aio import Client, Flag, Mutex, PerHome, Worker, from_anywhere
 from .link import Address, Hub
 
 _log = logging.getLogger("redsync")
@@ -65,6 +66,8 @@ class Session:
         self._mutex = registry.mutex
         self._charges: dict[Hashable, Charge] = {}
         self._watchdogs: dict[Address, _Watchdog] = {}
+        self._members: set[weakref.ref[object]] = set()
+        self._notice = from_anywhere(partial(_wake, weakref.ref(self)))
 
     @classmethod
     def of(cls, client: Client) -> Session:
@@ -83,6 +86,8 @@ class Session:
             if charge is None:
                 charge = self._charges[key] = make(self)
             charge.join(member)
+            # Whoever drops an instance without closing it tells nobody.
+            self._members.add(weakref.ref(member, self._notice))
             self._registry.sessions[self._client] = self
             self.attend(charge.place)
         self._wake_all()
@@ -202,6 +207,13 @@ class Session:
             # A fault of ours in one semaphore must not cost the others their leases.
             _log.exception("redsync: unexpected error while renewing leases")
             await flag.wait(1.0)
+
+
+def _wake(reference: weakref.ref[Session], dropped: weakref.ref[object]) -> None:
+    session = reference()
+    if session is not None:
+        session._members.discard(dropped)
+        session._wake_all()
 
 
 class _Watchdog:

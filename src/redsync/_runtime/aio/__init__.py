@@ -8,6 +8,7 @@ from .concurrency import Promise as Promise
 from .concurrency import Worker as Worker
 from .concurrency import cancelled_by as cancelled_by
 from .concurrency import current as current
+from .concurrency import from_anywhere as from_anywhere
 from .concurrency import going_on as going_on
 from .concurrency import sleep as sleep
 from .connections import Client as Client

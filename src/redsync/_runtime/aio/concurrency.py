@@ -82,6 +82,17 @@ def going_on() -> bool:
     return True
 
 
+def from_anywhere(call: Callable[[Any], object]) -> Callable[[Any], None]:
+    """The same call, to be made by whoever collects the garbage: in the loop that runs now."""
+    loop = asyncio.get_running_loop()
+
+    def pass_on(argument: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(call, argument)
+
+    return pass_on
+
+
 # Waiting
 
 
