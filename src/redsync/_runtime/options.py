@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from redis.exceptions import ConnectionError
+
 STALLED: float = 5.0
 """Seconds without an answer after which a connection counts as dead."""
 
@@ -47,3 +49,11 @@ def line_options(
 
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     return options
+
+
+def without_clients(error: ConnectionError) -> ConnectionError:
+    """What is said if Sentinel names no master, without the sentinels' clients, whose passwords
+    redis-py 6 and 7 show.
+    """
+    text, _, details = str(error).partition(" : ")
+    return type(error)(f"{text}: no sentinel names one" if details else text)

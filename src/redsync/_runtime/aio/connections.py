@@ -12,13 +12,14 @@ from typing import Any, TypeAlias, TypeVar
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, has_master, line_options
+from ..options import STALLED, has_master, line_options, without_clients
 from .concurrency import Flag, Lock, within
 
 S = TypeVar("S", bound="_Stream")
@@ -217,7 +218,10 @@ class Node:
             await within(task, max(0.0, timeout))
             if not task.done():
                 raise TimeoutError("no connection in time")
-            task.result()
+            try:
+                task.result()
+            except MasterNotFoundError as error:
+                raise without_clients(error) from None
             # Nobody would tell the protocol that takes over now.
             if connection._writer.is_closing() or connection._reader.at_eof():
                 raise ConnectionError("connection lost: closed by the server")

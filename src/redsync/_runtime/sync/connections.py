@@ -17,11 +17,12 @@ from redis.backoff import NoBackoff
 from redis.client import Pipeline
 from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, has_master, line_options
+from ..options import STALLED, has_master, line_options, without_clients
 from .concurrency import Lock, Mutex, Promise, Worker
 from .forking import unforked
 
@@ -318,7 +319,10 @@ class Node:
         end = time.monotonic() + timeout
         master = None
         if self._master is not None and hasattr(self._kind, "connect_to"):
-            master = self._master.ask(timeout)
+            try:
+                master = self._master.ask(timeout)
+            except MasterNotFoundError as error:
+                raise without_clients(error) from None
         with unforked():
             left = max(0.05, end - time.monotonic())
             connection = self._kind(**line_options(self._options, left, retry))
