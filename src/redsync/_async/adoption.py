@@ -41,6 +41,7 @@ class Adoption:
         self._separator = separator.encode()
         self._topics: frozenset[str] = frozenset()
         self._left = 0
+        self._adopted = 0
         self._next = 0.0
         self._whole = 0.0
         self._worker: Worker | None = None
@@ -63,12 +64,12 @@ class Adoption:
             await self._worker.join(2 * _PATIENCE)
 
     async def look_now(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> bool:
-        """Make a pass, if there are timers for it; tells whether there were."""
-        others = self._others(unindexed)
-        if others:
+        """Make a pass, if there are timers for it; tells whether it has adopted any."""
+        self._adopted = 0
+        if self._others(unindexed):
             self._ending = False  # an earlier worker may have ended
             await self._pass(schedule, frozenset(topics))
-        return others
+        return self._adopted > 0
 
     def _others(self, unindexed: int) -> bool:
         """Whether there are more than those that were left alone."""
@@ -103,7 +104,9 @@ class Adoption:
             left += sum(topic not in topics for topic, _ in found[: len(unknown)])
             ours = [(topic, member) for topic, member in found if topic in topics]
             if ours:
-                await ask(scripts.adopt(ours))
+                adopted = await ask(scripts.adopt(ours))
+                assert isinstance(adopted, int)
+                self._adopted += adopted
             if cursor == b"0":
                 return left
             if self._ending:
@@ -113,5 +116,5 @@ class Adoption:
         """The longest topic that it may be of; others must leave it to the workers of that one."""
         for topic in topics:
             if member.startswith(topic + self._separator):
-                return topic.decode()
+                return topic.decode("utf-8", "surrogateescape")
         return ""

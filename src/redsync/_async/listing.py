@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Literal
 
 from .._instants import datetime_of
 from .._protocol.resp import Reply
-from .._protocol.timers import MOST, parse_letter, parse_page, readable, texts
+from .._protocol.timers import MOST, Letter, parse_letter, parse_page, readable, texts
 from .._types import DeadTimer
 from .schedule import Schedule
+
+_log = logging.getLogger("redsync")
 
 
 async def names_and_payloads(schedule: Schedule) -> tuple[list[str], dict[str, str]]:
@@ -35,23 +38,25 @@ async def names_due_by(schedule: Schedule, micros: int) -> list[str]:
 
 async def dead_timers(schedule: Schedule, separator: str) -> list[DeadTimer]:
     """Those that have failed for good, in the order in which they did."""
-    letters = [
-        parse_letter(member, letter, separator)
-        for member, letter in (await pages(schedule, "dead")).items()
-    ]
-    letters.sort(key=lambda each: (each.died, each.topic, each.timer_id))
-    return [
-        DeadTimer(
-            topic=each.topic,
-            timer_id=each.timer_id,
-            payload=each.payload,
-            error=each.error,
-            attempts=each.attempts,
-            scheduled_for=datetime_of(each.due),
-            died_at=datetime_of(each.died),
-        )
-        for each in letters
-    ]
+    found = []
+    for member, letter in (await pages(schedule, "dead")).items():
+        try:
+            found.append(_dead_timer(parse_letter(member, letter, separator)))
+        except (ValueError, OverflowError):
+            _log.warning("redsync: what is noted of the dead timer %r makes no sense", member)
+    return sorted(found, key=lambda each: (each.died_at, each.topic, each.timer_id))
+
+
+def _dead_timer(letter: Letter) -> DeadTimer:
+    return DeadTimer(
+        topic=letter.topic,
+        timer_id=letter.timer_id,
+        payload=letter.payload,
+        error=letter.error,
+        attempts=letter.attempts,
+        scheduled_for=datetime_of(letter.due),
+        died_at=datetime_of(letter.died),
+    )
 
 
 async def pages(

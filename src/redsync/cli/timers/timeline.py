@@ -54,7 +54,7 @@ async def fetch(
         members = members[:limit]
     for some in _batches(members, MOST):
         for member, text in zip(some, await _fields(timers, keys.state, some), strict=True):
-            found = parse_record(text) if text else _guess(member, known, separator)
+            found = _noted(text) or _guess(member, known, separator)
             if topic is None or member[: found.topic_length] == topic.encode():
                 chosen.append((member, found))
     if topic is not None:
@@ -103,6 +103,14 @@ def _state(record: Record, due: bool) -> State:
     if record.attempts:
         return "retrying"
     return "waiting" if due else "armed"
+
+
+def _noted(record: bytes | None) -> Record | None:
+    """What is noted of a timer, unless that makes no sense."""
+    try:
+        return None if record is None else parse_record(record)
+    except ValueError:
+        return None
 
 
 def _guess(member: bytes, topics: Sequence[bytes], separator: bytes) -> Record:

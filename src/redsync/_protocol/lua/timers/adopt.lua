@@ -8,7 +8,7 @@
 local function adopt(ordinal, length, member)
   local score, record = call('ZSCORE', timeline, member), call('HGET', state, member)
   local r = record and parse(record) or { seq = '', fence = NONE, length = length, every = '' }
-  if not score or r.length ~= length then
+  if not score or r.length ~= length or member == '' then
     return 0
   elseif r.fence == NONE and r.due ~= micros(score) then
     r.every = ''

@@ -18,7 +18,8 @@ for i = 1, count do
 end
 local records = call('HMGET', state, unpack(members))
 for i = 1, count do
-  if records[i] and parse(records[i]).length ~= ARGV[6 * i - 4] then
+  records[i] = records[i] and parse(records[i])
+  if records[i] and records[i].length ~= ARGV[6 * i - 4] then
     call('DEL', memo)
     return { 0, members[i] }
   end
@@ -39,7 +40,7 @@ for i = 1, count do
   end
   local at, fence, member, holder = instant, NONE, members[i], nil
   if records[i] then
-    local old = parse(records[i])
+    local old = records[i]
     local entry = old.seq .. member
     if old.fence ~= NONE then
       fence, holder = old.fence, old.holder

@@ -17,6 +17,8 @@ if r and r.length ~= ARGV[2] then
 end
 if r then
   call('ZREM', due(1), r.seq .. member)
+end
+if record then
   call('HDEL', state, member)
 end
 call('HDEL', payloads, member)

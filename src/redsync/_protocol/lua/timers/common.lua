@@ -49,6 +49,11 @@ end
 -- topic, holder (the worker of the last run, as far as 8 digits tell), and for recurring ones "every
 -- policy".
 local function parse(text)
+  if #text < 65 or not string.find(string.sub(text, 1, 57), '^%d+$')
+    or #text > 65 and not string.find(text, '^[1-9]%d* %a+$', 66)
+  then
+    return nil -- somebody else's: as if there were none
+  end
   return {
     seq = string.sub(text, 1, 16),
     fence = string.sub(text, 17, 32),
@@ -69,7 +74,9 @@ end
 
 -- The first of so many new numbers.  They rise also if the clock is set back, or data is lost.
 local function mint(count)
-  local first = math.max(tonumber(call('HGET', state, '') or '0') + 1, now)
+  local last = string.match(call('HGET', state, '') or '', '^%d+$')
+  last = last and #last == 16 and tonumber(last) or 0
+  local first = math.max(last + 1, now)
   call('HSET', state, '', digits(first + count - 1))
   return first
 end

@@ -17,7 +17,7 @@ elseif call('ZSCORE', timeline, member) then
 end
 call('SET', memo, 'revived', 'PX', MEMORY)
 local header, rest = string.match(letter, '^([^\n]*)\n(.*)$')
-local has, length = string.match(header, '(%d+) (%d+)$')
+local has, length = string.match(header or '', '(%d+) (%d+)$')
 if has == '1' then
   call('HSET', payloads, member, string.sub(rest, length + 1))
 end

@@ -24,7 +24,7 @@ end
 if #members > 0 then
   for i, record in ipairs(call('HMGET', state, unpack(members))) do
     local member, r = members[i], record and parse(record)
-    if not r then
+    if not r or member == '' then -- that field of the records is a number
       unknown[#unknown + 1] = member
     elseif r.fence == NONE and r.due ~= micros(page[2 * i]) or not indexed(member, r) then
       wrong[#wrong + 1] = member

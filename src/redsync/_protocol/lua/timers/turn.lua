@@ -265,6 +265,9 @@ local function watch(ordinal)
   local at, who = 0, nil
   if promise then
     at, who = tonumber(string.sub(promise, 1, 16)), string.sub(promise, 17)
+    if not at then
+      at, who = 0, nil -- somebody else's
+    end
   end
   if not first then
     if who == worker then
