@@ -20,9 +20,10 @@ from redsync.cli.commands import redsync as command
 from redsync.cli.server import Server
 
 from ._sync.test_acl import permissions, refused
+from .support.cluster import Cluster
 from .support.sync import connect, disconnect, eventually
 from .test_cluster import cluster as cluster
-from .test_cluster import finish, move
+from .test_cluster import finish, key
 
 IN_CLUSTERS: Final = ["+asking", "+cluster|slots", "+command"]
 """Beside the others: what redsync sends there, and what redis-py has to know."""
@@ -87,12 +88,13 @@ def test_the_commands_for_timers_need_no_more(url: str) -> None:
 
 
 @pytest.fixture
-def nodes(cluster: list[Server]) -> Iterator[list[Server]]:
-    """Three nodes with the user, each with nothing refused in the end."""
-    for each in cluster:
+def nodes(cluster: Cluster) -> Iterator[Cluster]:
+    """Three masters with the user, each with nothing refused in the end."""
+    masters = cluster.masters()
+    for each in masters:
         allow(each, *IN_CLUSTERS)
     yield cluster
-    for each in cluster:
+    for each in masters:
         assert refused(each) - TRIED == set()
         with connect(each) as admin:
             admin.execute_command("ACL", "DELUSER", "app")
@@ -101,17 +103,17 @@ def nodes(cluster: list[Server]) -> Iterator[list[Server]]:
 
 @pytest.mark.parametrize("strategy", list(SemaphoreInitStrategy))
 def test_threads_need_few_more_in_a_cluster(
-    nodes: list[Server], strategy: SemaphoreInitStrategy
+    nodes: Cluster, strategy: SemaphoreInitStrategy
 ) -> None:
     router, seen = Router(), list[object]()
     router.handler(topic="t")(seen.append)
     name = f"permitted-{strategy.value}"
-    with RedisCluster(host="127.0.0.1", port=nodes[0].port, **USER) as client:
+    with RedisCluster(host="127.0.0.1", port=nodes.port, **USER) as client:
         semaphore = sync.RedisSemaphore(
             client, name, count=1, permit_ttl=2, semaphore_init_strategy=strategy
         )
         with semaphore.permit(5) as permit:
-            move(nodes, name)  # it is asked for at both ends meanwhile
+            nodes.move(key(name))  # it is asked for at both ends meanwhile
             assert permit.held and semaphore.status().held
             with pytest.raises(sync.RedisSemaphoreTimeoutError):
                 semaphore.acquire(0.1)
@@ -127,9 +129,9 @@ def test_threads_need_few_more_in_a_cluster(
             eventually(lambda: seen == [1])
 
 
-def test_so_do_tasks(nodes: list[Server]) -> None:
+def test_so_do_tasks(nodes: Cluster) -> None:
     async def main() -> None:
-        client = AsyncRedisCluster(host="127.0.0.1", port=nodes[0].port, **USER)
+        client = AsyncRedisCluster(host="127.0.0.1", port=nodes.port, **USER)
         for strategy in SemaphoreInitStrategy:
             semaphore = aio.RedisSemaphore(
                 client, f"tasks-{strategy.value}", count=1, semaphore_init_strategy=strategy

@@ -145,7 +145,7 @@ async def test_garbage_in_an_event_wakes_nobody_in_vain_and_harms_nobody(
         await client.rpush(signals, garbage)
     await event.set()
     await waiting.result()
-    await client.zadd(f"redsync:event:{{{name}}}:open", {b"\xff": 1, "x": float("inf")})
+    await client.zadd(f"redsync:event:{{{name}}}:open", {b"\xff": 1, b"x": float("inf")})
     await client.zadd(f"redsync:event:{{{name}}}:sets", {b"\xff": 1e300})
     for call in (event.set, event.is_set, lambda: event.wait(0.5), event.clear, event.close):
         await in_words(call, RedisEventError, name)

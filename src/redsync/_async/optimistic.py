@@ -62,7 +62,10 @@ class Optimistic:
             popped = await self._link.run(self._pop, deadline)
             if not isinstance(popped, bytes):
                 break
-            token = Token.parse(popped)
+            try:
+                token = Token.parse(popped)
+            except ValueError:
+                continue  # somebody else's
             seat = Seat(token.slot, token.fence, owner, terms.ttl, 0, identifier)
             exists, granted = await self._transact(partial(_granting, token, seat), seen, deadline)
             if granted is not None:
@@ -122,9 +125,11 @@ class Optimistic:
             commands = renewal(self._keys, seats, microseconds(time) // 1000)
             packed = [pack(*command) for command in commands]
             _, records, held = _checked(await wire.exchange(packed, deadline - monotonic()))
-            slots = {int(_text(slot)) for slot in _answers(held)}
+            slots = {slot for slot in _answers(held) if isinstance(slot, bytes)}
             return [
-                seat.slot in slots and isinstance(record, bytes) and has(record.decode(), seat)
+                b"%d" % seat.slot in slots
+                and isinstance(record, bytes)
+                and has(record.decode("utf-8", "surrogateescape"), seat)
                 for seat, record in zip(seats, _answers(records), strict=True)
             ]
 

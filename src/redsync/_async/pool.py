@@ -153,6 +153,7 @@ class Pool(Station[PermitWaiter]):
             if not contents.meta:  # lost
                 await self._tend(deadline)
                 contents = await self._backend.contents(deadline)
+            contents.check()
         return contents
 
     async def resize(self, terms: Terms, count: int, deadline: float) -> Facts:
@@ -335,7 +336,10 @@ class Pool(Station[PermitWaiter]):
         nobody, or may be from before a failover, goes back.
         """
         for element in elements:
-            token = Token.parse(element)
+            try:
+                token = Token.parse(element)
+            except ValueError:
+                continue  # somebody else's
             self._seen = max(self._seen, token.fence)
             now = monotonic()
             waiter = self._queue.first

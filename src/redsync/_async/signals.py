@@ -124,6 +124,8 @@ class Signals(Station[Waiter[str]]):
     def deliver(self, elements: list[bytes], sent: float) -> None:
         """Hand signals to those who wait, who confirm them."""
         for element in elements:
+            if not element.isdigit():
+                continue  # somebody else's
             signal = element.decode()
             if self._queue:
                 waiter = self._queue.pop()

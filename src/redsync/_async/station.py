@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from time import monotonic
@@ -11,10 +12,13 @@ from weakref import WeakSet
 from redis import exceptions
 
 from .._protocol.owner import new_owner
-from .._protocol.trouble import is_wrong_type
+from .._protocol.trouble import is_garbage
 from .._runtime.aio import Mutex
+from ..exceptions import RedsyncError
 from .link import ALLOWANCE, Address, Link
 from .waiting import Claim, P, Queue
+
+_log = logging.getLogger("redsync")
 
 TIE: Final = 0.001
 """Seconds after a lease's end at which it has surely run out by the server's milliseconds too."""
@@ -49,6 +53,7 @@ class Station(Generic[P]):
         self._unblocking = False
         self._followed = 0
         """How many moves to other servers have been a reason to tend."""
+        self._told = ""
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")
@@ -97,14 +102,23 @@ class Station(Generic[P]):
         try:
             if unblocking:
                 await self._link.run(self._queue.unblocking, monotonic() + ALLOWANCE)
-            await self._tend(monotonic() + _TEND_PATIENCE)
-        except (exceptions.RedisError, OSError) as error:
+            with self._explained():
+                await self._tend(monotonic() + _TEND_PATIENCE)
+            self._told = ""
+        except (exceptions.RedisError, OSError, RedsyncError) as error:
+            if isinstance(error, RedsyncError) and self._told != str(error):
+                self._told = str(error)
+                _log.warning("redsync: %s", error)
             if isinstance(error, exceptions.TimeoutError):
                 # A lease may be too short to wait until the connection counts as dead.
                 self._link.give_up_stalled(self._patience(), error)
             # Whoever holds something finds out by the deadline, and whoever waits by the timeout.
             with self.mutex:
                 self._failed()
+        except Exception:  # a fault of ours: not again at once
+            with self.mutex:
+                self._failed()
+            raise
         except BaseException:  # cancelled: what is to be given back still is
             self._hurry()
             raise
@@ -189,7 +203,7 @@ class _Explained:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, Exception) and is_wrong_type(error):
+        if isinstance(error, Exception) and is_garbage(error):
             names = ", ".join(key.decode() for key in self._keys)
             raise self._refusal(
                 f"one of the keys {names} holds something that redsync did not write: {error};"

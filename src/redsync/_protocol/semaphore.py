@@ -5,16 +5,25 @@ Times are milliseconds: lengths here, instants on the server's clock only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from .._arguments import MAX_COUNT
 from .keys import SemaphoreKeys
 from .resp import Argument, Reply, microseconds
 from .scripts import Request, Script
 
 NOBODY: Final = ""
 """In place of the slot and the fence, to return whatever an owner was granted."""
+
+
+_GRANT: Final = re.compile(r"([0-9]+) (\S+) [0-9]+ ([0-9]+) (.*)", re.DOTALL)
+"""A record of a slot that somebody was granted."""
+
+_LATEST: Final = 2.0**53
+"""Milliseconds: there may be an end that never comes."""
 
 
 class Token(NamedTuple):
@@ -27,6 +36,8 @@ class Token(NamedTuple):
     def parse(cls, reply: bytes) -> Token:
         """Read `slot:fence`."""
         slot, _, fence = reply.partition(b":")
+        if not (slot.isdigit() and fence.isdigit()):
+            raise ValueError(f"{reply!r} is no token")
         return cls(int(slot), int(fence))
 
 
@@ -47,8 +58,21 @@ class Facts:
     @classmethod
     def parse(cls, reply: Sequence[Reply]) -> Facts:
         """Read the end of an answer."""
+        if not all(isinstance(each, (bytes, int)) for each in reply[-5:]):
+            raise ValueError("a field is missing")
         count, version, fence, grace, ttl = (int(each) for each in reply[-5:])  # type: ignore[arg-type]
-        return cls(count, version, fence, grace, ttl)
+        return cls(checked_stored_count(count), version, fence, grace, ttl)
+
+
+def checked_stored_count(count: int) -> int:
+    """The number of permits, as Redis has it.
+
+    Raises:
+        ValueError: Somebody else has written it.
+    """
+    if not 1 <= count <= MAX_COUNT:
+        raise ValueError(f"the count is {count}, and not 1 to {MAX_COUNT}")
+    return count
 
 
 class Terms(NamedTuple):
@@ -141,20 +165,34 @@ class Contents:
         meta = {}
         records = {}
         for name, value in zip(fields[::2], fields[1::2], strict=True):
-            if name.startswith("s"):
+            if name[:1] == "s" and name[1:].isdecimal():
                 records[int(name[1:])] = value
             else:
                 meta[name] = value
-        leases = {int(s): int(float(d)) for s, d in zip(held[::2], held[1::2], strict=True)}
+        leases = {
+            int(s): int(min(float(d), _LATEST))
+            for s, d in zip(held[::2], held[1::2], strict=True)
+            if s.isdecimal()
+        }
         return cls(micros // 1000, micros, meta, records, free, leases)
+
+    def check(self) -> None:
+        """See that there is what everybody needs.
+
+        Raises:
+            ValueError, LookupError: Somebody else has written it, or taken it away.
+        """
+        checked_stored_count(int(self.meta["count"]))
+        int(self.meta["version"])
 
     def leases(self) -> list[Lease]:
         """What is granted, by slot."""
         found = []
         for slot in sorted(self.records):
-            fence, *rest = self.records[slot].split(" ", 4)
-            if rest and slot in self.held:
-                owner, _, since, identifier = rest[0], rest[1], rest[2], " ".join(rest[3:])
+            record = _GRANT.match(self.records[slot])
+            if record and slot in self.held:
+                fence, owner, since, text = record.groups()
+                identifier = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
                 found.append(
                     Lease(slot, int(fence), owner, int(since), self.held[slot], identifier)
                 )
@@ -255,4 +293,7 @@ def _whole(reply: Reply) -> int:
 
 def _texts(reply: Reply) -> list[str]:
     assert isinstance(reply, list)
-    return [each.decode() if isinstance(each, bytes) else str(each) for each in reply]
+    return [
+        each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else str(each)
+        for each in reply
+    ]

@@ -8,11 +8,17 @@ copy shows as free may be gone by then, and only a Draft that says so in `watche
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from typing import Final
 
+from .._arguments import MAX_COUNT
 from .keys import SemaphoreKeys
 from .resp import Argument
-from .semaphore import NOBODY, Contents, Facts, Return, Seat, Terms, Token
+from .semaphore import NOBODY, Contents, Facts, Return, Seat, Terms, Token, checked_stored_count
+
+_GRANTED: Final = re.compile(r"([0-9]+) (\S+) ([0-9]+)")
+_SLOT: Final = re.compile(r"[0-9]+")
 
 
 class Draft:
@@ -40,8 +46,8 @@ class Draft:
     @property
     def facts(self) -> Facts:
         """What is true for everybody."""
-        names = ("count", "version", "fence", "grace", "ttl")
-        return Facts(*(self._number(name) for name in names))
+        names = ("version", "fence", "grace", "ttl")
+        return Facts(self._count, *(self._number(name) for name in names))
 
     @property
     def wait(self) -> int | None:
@@ -230,9 +236,9 @@ class Draft:
         recovery = self._number("recovery")
         if self._now < recovery:
             # Earlier holders may still believe in any slot: nothing is pushed before its end.
-            self._record(slot, str(_parse(self._records[slot])[0]))
+            self._record(slot, str(_parse(self._records.get(slot, "0"))[0]))
             self._lease(slot, recovery)
-        elif slot < self._number("count") and len(self._records) <= self._number("count"):
+        elif slot < self._count and len(self._records) <= self._count:
             self._push(slot)
         else:
             self._unrecord(slot)
@@ -240,11 +246,11 @@ class Draft:
 
     def _fill(self) -> None:
         """Put slots into circulation until there are as many as permits."""
-        for slot in self._unused(self._number("count") - len(self._records)):
+        for slot in self._unused(self._count - len(self._records)):
             self._push(slot)
 
     def _unused(self, lacking: int) -> Iterator[int]:
-        slots = (slot for slot in range(self._number("count")) if slot not in self._records)
+        slots = (slot for slot in range(self._count) if slot not in self._records)
         return iter([slot for slot, _ in zip(slots, range(lacking), strict=False)])
 
     def _push(self, slot: int) -> None:
@@ -264,6 +270,10 @@ class Draft:
         self._meta, self._records, self._free, self._held = {}, {}, [], {}
         self._change("DEL", self._keys.free, self._keys.held, self._keys.meta)
 
+    @property
+    def _count(self) -> int:
+        return checked_stored_count(self._number("count"))
+
     def _number(self, name: str) -> int:
         return int(self._meta[name])
 
@@ -273,10 +283,11 @@ class Draft:
 
     def _record(self, slot: int, record: str) -> None:
         self._records[slot] = record
-        self._change("HSET", self._keys.meta, f"s{slot}", record)
+        data = record.encode("utf-8", "surrogateescape")
+        self._change("HSET", self._keys.meta, f"s{slot}", data)
 
     def _unrecord(self, slot: int) -> None:
-        del self._records[slot]
+        self._records.pop(slot, None)
         self._change("HDEL", self._keys.meta, f"s{slot}")
 
     def _lease(self, slot: int, deadline: int) -> None:
@@ -323,9 +334,13 @@ def renewal(
 
 def _parse(record: str) -> tuple[int, str | None, int]:
     """The fence, and the owner and the lease if it is granted."""
-    fence, *rest = record.split(" ", 3)
-    return (int(fence), rest[0], int(rest[1])) if rest else (int(fence), None, 0)
+    granted = _GRANTED.match(record)
+    if granted:
+        return int(granted[1]), granted[2], int(granted[3])
+    return int(record) if record.isdecimal() else 0, None, 0
 
 
 def _slot_of(token: str) -> int:
-    return int(token.partition(":")[0])
+    """Beyond all others, if it is no token: those go first."""
+    found = _SLOT.match(token)
+    return int(found[0]) if found else MAX_COUNT

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from redis import exceptions
+
+from ..exceptions import RedsyncError
 
 _PASSING = (
     exceptions.AskError,
@@ -61,9 +66,20 @@ def demoted(error: Exception) -> bool:
     )
 
 
-def is_wrong_type(error: Exception) -> bool:
-    """Whether a key holds something else than it should."""
-    return isinstance(error, exceptions.ResponseError) and "WRONGTYPE" in str(error)
+_GARBAGE: Final = re.compile(
+    r"WRONGTYPE|user_script:\d+: (attempt|bad argument|the count)|not an integer|not a valid float"
+)
+"""What a server says, and Lua: what a script refuses has another code."""
+
+
+def is_garbage(error: Exception) -> bool:
+    """Whether a key holds something else than it should: the server says so, a script cannot go on
+    with it, or what it answers makes no sense.
+    """
+    if isinstance(error, exceptions.ResponseError):
+        return _GARBAGE.search(str(error)) is not None
+    senseless = isinstance(error, (ValueError, LookupError, ArithmeticError))
+    return senseless and not isinstance(error, (RedsyncError, exceptions.RedisError))
 
 
 def takes_fewer_arguments(reply: object) -> bool:

@@ -9,6 +9,9 @@ local call = redis.call
 
 local function grant(token)
   local slot, fence = string.match(token, '^(%d+):(%d+)$')
+  if not slot then
+    return nil -- somebody else's
+  end
   local m = call('HMGET', KEYS[3], 's' .. slot, 'keep', 'fence')
   if m[1] ~= fence then
     return nil -- a left-over of lost data
@@ -17,7 +20,7 @@ local function grant(token)
   local micros = time[1] * 1000000 + time[2]
   local now = math.floor(micros / 1000)
   -- A new fence: a failover may have put the token back, and lost that it was granted before.
-  fence = string.format('%.0f', math.max(m[3] + 1, micros, ARGV[4] + 1))
+  fence = string.format('%.0f', math.max((tonumber(m[3]) or 0) + 1, micros, ARGV[4] + 1))
   call('HSET', KEYS[3], 'fence', fence, 's' .. slot,
     fence .. ' ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. now .. ' ' .. ARGV[5])
   -- The first lease re-creates the key, without a time to live.

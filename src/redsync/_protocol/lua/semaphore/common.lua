@@ -16,7 +16,16 @@ end
 
 local function parse(record)
   local fence, owner, ttl = string.match(record, '^(%d+) (%S+) (%d+)')
-  return tonumber(fence or record), owner, tonumber(ttl)
+  return tonumber(fence or record) or 0, owner, tonumber(ttl)
+end
+
+-- A count that somebody else has written must not keep the server busy.
+local function checked(count)
+  count = tonumber(count)
+  if not (count and count >= 1 and count <= 4096) then
+    error('the count is none')
+  end
+  return count
 end
 
 local function circulating()
@@ -40,7 +49,7 @@ end
 -- Put slots into circulation until there are as many as permits.
 local function fill()
   local m = call('HMGET', meta, 'count', 'keep')
-  local lacking = m[1] - circulating()
+  local lacking = checked(m[1]) - circulating()
   local slot = 0
   while lacking > 0 do
     if call('HEXISTS', meta, 's' .. slot) == 0 then
@@ -56,7 +65,7 @@ local function back(slot)
   local m = call('HMGET', meta, 'count', 'fence', 'recovery', 'keep', 's' .. slot)
   if now < tonumber(m[3]) then
     -- Earlier holders may still believe in any slot: nothing is pushed before the recovery ends.
-    call('HSET', meta, 's' .. slot, text(parse(m[5])))
+    call('HSET', meta, 's' .. slot, text(parse(m[5] or '0')))
     call('ZADD', held, m[3], slot)
     call('PEXPIRE', held, m[4])
   elseif tonumber(slot) < tonumber(m[1]) and circulating() <= tonumber(m[1]) then
@@ -106,7 +115,7 @@ end
 local function lease_missing(grace, recovery)
   local accounted = {}
   for _, token in ipairs(call('LRANGE', free, 0, -1)) do
-    accounted[string.match(token, '^%d+')] = true
+    accounted[string.match(token, '^%d+') or ''] = true
   end
   for _, slot in ipairs(call('ZRANGE', held, 0, -1)) do
     accounted[slot] = true
@@ -132,7 +141,9 @@ local function reap()
   local grace, ttl, recovery = tonumber(m[1]), tonumber(m[2]), tonumber(m[3])
   for _, slot in ipairs(call('ZRANGEBYSCORE', held, '-inf', now)) do
     call('ZREM', held, slot)
-    back(slot)
+    if string.match(slot, '^%d+$') then
+      back(slot)
+    end
   end
   local last = call('ZRANGE', held, -1, -1, 'WITHSCORES')
   if last[2] and tonumber(last[2]) > now + math.max(ttl, grace) or recovery > now + ttl then
@@ -177,9 +188,9 @@ local function set_count(count, version)
   local tokens = call('LRANGE', free, 0, -1)
   local surplus = circulating() - count
   for i = #tokens, 1, -1 do
-    local slot = string.match(tokens[i], '^%d+')
-    -- First whatever is numbered beyond the new count; fill() makes up for it.
-    if tonumber(slot) >= count then
+    local slot = string.match(tokens[i], '^%d+') or 'none'
+    -- First whatever is numbered beyond the new count, or is none; fill() makes up for it.
+    if (tonumber(slot) or count) >= count then
       call('LREM', free, 1, tokens[i])
       call('HDEL', meta, 's' .. slot)
       tokens[i] = false
