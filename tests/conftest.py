@@ -28,6 +28,10 @@ from redsync._async import link as async_link
 from redsync._sync import link as sync_link
 from redsync.cli.server import Server, find_server
 
+from .support.properties import register_profiles
+
+register_profiles()
+
 # A shell ignores it for what it runs in the background, and whatever is started from here inherits
 # that; but there are tests of how programs end by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -1,0 +1,76 @@
+"""What the state machines share: how long they run, how they choose, how they wait."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+__all__ = ["NAMES", "PICKS", "picked", "register_profiles", "run", "within"]
+
+T = TypeVar("T")
+
+PICKS: Final = st.integers(0, 11)
+"""Which of those that there are.  How many, the server's pace may decide; that must not change what
+Hypothesis draws, or it could not repeat a course."""
+
+NAMES: Final = st.sampled_from(
+    ["n", "a b", "{}", "{", "x}y{", "{tag}n", "ключ\n", "\x00%s$1", "é:"]
+)
+
+CI, LONG = "ci", "long"
+
+
+def register_profiles() -> None:
+    """Make both known, and load the one that HYPOTHESIS_PROFILE names, or that of CI."""
+    checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    settings.register_profile(
+        CI,
+        # The same courses each time.  To shrink one would take longer than a test may.
+        derandomize=True,
+        phases=[Phase.explicit, Phase.generate],
+        deadline=None,
+        suppress_health_check=checks,
+    )
+    settings.register_profile(
+        LONG,
+        max_examples=10_000,
+        stateful_step_count=60,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=checks,
+    )
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", CI))
+
+
+def run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int) -> None:
+    """Have a machine run so many courses of so many steps, or as the long profile says."""
+    chosen = settings()
+    if Phase.shrink not in chosen.phases:
+        chosen = settings(chosen, max_examples=examples, stateful_step_count=steps)
+    factory: Any = machine  # it need not be a class
+    run_state_machine_as_test(factory, settings=chosen)
+
+
+def picked(pick: int, choice: Sequence[T]) -> T | None:
+    """One of these, if there are any."""
+    return choice[pick % len(choice)] if choice else None
+
+
+def within(seconds: float, mismatch: Callable[[], Any]) -> None:
+    """Wait until there is no mismatch any more; what it is is told otherwise."""
+    deadline = time.monotonic() + seconds
+    while found := mismatch():
+        assert time.monotonic() < deadline, f"after {seconds} s: {found}"
+        time.sleep(0.001)
+
+
+def failing() -> bool:
+    """Whether an error is on its way: what comes after it, is of no interest."""
+    return sys.exc_info()[0] is not None

@@ -1,0 +1,698 @@
+"""Semaphores in random courses of events, step by step beside a model of what they promise."""
+
+from __future__ import annotations
+
+import gc
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from redis import Redis
+
+from redsync import (
+    RedisSemaphoreCountMismatchError,
+    RedisSemaphoreError,
+    RedisSemaphoreNotAcquiredError,
+    RedisSemaphoreTimeoutError,
+    SemaphoreInitStrategy,
+)
+from redsync.cli.server import Server
+
+from .support.process import KINDS, Kind
+from .support.properties import NAMES, PICKS, failing, picked, run, within
+from .support.semaphore_view import Grant, SemaphoreView, State
+from .support.worlds import Actor, AsyncioWorld, Call, ThreadWorld, World
+
+PATIENCE: Final = 10.0
+"""Seconds in which what has to happen, happens, on a machine that stalls now and then."""
+
+MOST: Final = 4
+PROCESSES: Final = 3
+ACTORS: Final = 3
+
+CHOICE_OF_KIND: Final = st.sampled_from(KINDS)
+COUNTS: Final = st.integers(1, MOST)
+STRATEGIES: Final = st.sampled_from(list(SemaphoreInitStrategy))
+# No holder may lose its permit because the machine stalls.
+TTLS: Final = st.sampled_from([30.0, 12.5, 20.0])
+IDENTIFIERS: Final = st.sampled_from([None, "me", "a b  c", "ü\n", "1 2 3 4", "\x00", " "])
+
+
+@dataclass(eq=False)
+class Process:
+    """A client and those who use it: as redsync sees it, a process of its own."""
+
+    world: World
+    client: Any
+    desk: Actor
+    actors: list[Actor]
+    instances: list[Instance] = field(default_factory=list)
+    lines: dict[SemaphoreInitStrategy, list[Wait]] = field(default_factory=dict)
+
+    def idle(self, pick: int) -> Actor:
+        """An actor that does not wait."""
+        busy = {each.actor for line in self.lines.values() for each in line}
+        free = [each for each in self.actors if each not in busy]
+        return picked(pick, free) or self.desk
+
+    def pools(self) -> list[Any]:
+        """What is looked after here."""
+        session = self.desk.call(self.world.session, self.client)
+        pools = [] if session is None else list(session._charges.values())
+        return [each for each in pools if not self.desk.call(each.idle)]
+
+    def notice(self) -> None:
+        """Have the watchdog see who has gone without a word; by itself it would after a while."""
+        session = self.desk.call(self.world.session, self.client)
+        if session is not None:
+            self.desk.call(session.wake)
+
+
+@dataclass(eq=False)
+class Instance:
+    """A RedisSemaphore that is open."""
+
+    process: Process
+    semaphore: Any
+    strategy: SemaphoreInitStrategy
+    identifier: str
+    ttl: float
+    joined: bool = False
+
+
+@dataclass(eq=False)
+class Held:
+    """A permit that was granted and not given back."""
+
+    grant: Grant
+    identifier: str
+    process: Process | None = None
+    instance: Instance | None = None
+    """Through which it came, as long as that is there."""
+    actor: Actor | None = None
+    permit: Any = None
+    """None: nobody can give it back any more."""
+    holding: Any = None
+    """What `permit()` returned, if it came from there."""
+    owner: str = ""
+    """Of a ghost: the name of its request."""
+    ttl: float = 0.0
+    live: bool = False
+    """It is renewed."""
+
+
+@dataclass(eq=False)
+class Wait:
+    """Somebody in line."""
+
+    instance: Instance
+    actor: Actor
+    call: Call
+    floor: int
+    """No fence is below."""
+    began: float
+    timeout: float | None
+    withdrawn: bool = False
+    """Whether it was cancelled, or its instance closed: both may come too late."""
+    overtaken: int | None = None
+    """The lowest fence that somebody got who came later."""
+
+
+class SemaphoreMachine(RuleBasedStateMachine):
+    """Processes of both kinds, with both strategies, that share one semaphore."""
+
+    patience = PATIENCE
+
+    def __init__(self, server: Server, worlds: Mapping[Kind, World]) -> None:
+        super().__init__()
+        self.server = server
+        self.worlds = worlds
+        self.raw = Redis.from_url(server.url)
+        self.raw.flushall()
+        self.processes: list[Process] = []
+        self.seated: list[Held] = []
+        """What Redis has, and is to keep."""
+        self.void: list[Held] = []
+        """What is not renewed, and whose lease was ended: its holder may not know yet."""
+        self.released: list[Held] = []
+        self.missing = 0
+        """So many slots may be nobody's."""
+        self.recovers = False
+        self.count = self.last_count = 0
+        self.floor = 0
+        """The highest fence that anybody was granted."""
+        self.state: State
+        self.turn = 0
+
+    # What there is
+
+    def instances(self) -> list[Instance]:
+        return [each for process in self.processes for each in process.instances]
+
+    def waits(self) -> list[Wait]:
+        return [each for p in self.processes for line in p.lines.values() for each in line]
+
+    def permits(self) -> list[Held]:
+        """Those that somebody can give back."""
+        return [each for each in [*self.seated, *self.void] if each.permit is not None]
+
+    def available(self) -> int:
+        """How many are free, or would be if what is over was taken back."""
+        state = self.state
+        taken = len(state.leased) - len(state.ended) + len(state.kept) + len(state.missing)
+        return 0 if self.recovers else max(0, self.count - taken)
+
+    # Beginning and end
+
+    @initialize(name=NAMES, count=COUNTS, kind=CHOICE_OF_KIND, strategy=STRATEGIES, ttl=TTLS)
+    def create(
+        self, name: str, count: int, kind: Kind, strategy: SemaphoreInitStrategy, ttl: float
+    ) -> None:
+        self.name, self.count, self.last_count = name, count, count
+        self.view = SemaphoreView(self.raw, name)
+        self.process_comes(kind)
+        self.instance_comes(0, "create", strategy, ttl, None, False)
+
+    def teardown(self) -> None:
+        well = not failing()
+        for process in self.processes:
+            for each in process.instances:
+                process.desk.call(each.semaphore.close)
+        for wait in self.waits():
+            wait.call.error(self.patience)
+        if well:
+            self.collect()
+            for held in self.permits():
+                self.let_go(held, held.process.desk if held.process else None)
+        for process in self.processes:
+            process.notice()
+            for actor in (process.desk, *process.actors):
+                actor.end()
+            process.world.disconnect(process.client)
+        if well:
+            within(self.patience, lambda: [each["addr"] for each in self.raw.client_list()][1:])
+            assert not self.view.state().ended - {each.grant for each in self.seated}
+        self.raw.close()
+
+    # Who comes and goes
+
+    @rule(kind=CHOICE_OF_KIND)
+    def process_comes(self, kind: Kind) -> None:
+        if len(self.processes) < PROCESSES:
+            world = self.worlds[kind]
+            actors = [world.actor() for _ in range(ACTORS)]
+            client = world.connect(self.server)
+            self.processes.append(Process(world, client, world.actor(), actors))
+
+    @rule(
+        process=PICKS,
+        how=st.sampled_from(["count", "create", "attach", "bare"]),
+        strategy=STRATEGIES,
+        ttl=TTLS,
+        identifier=IDENTIFIERS,
+        alias=st.booleans(),
+    )
+    def instance_comes(
+        self,
+        process: int,
+        how: str,
+        strategy: SemaphoreInitStrategy,
+        ttl: float,
+        identifier: str | None,
+        alias: bool,
+    ) -> None:
+        its = picked(process, self.processes)
+        assert its is not None
+        make = its.world.names.RedisSemaphore
+        name = f"{{{self.name}}}" if alias and not {*"{}"} & {*self.name} else self.name
+        options: dict[str, Any] = {"permit_ttl": ttl, "semaphore_init_strategy": strategy}
+        if identifier is not None:
+            options["identifier"] = identifier
+        if how in ("count", "create"):
+            options["count"] = self.count
+        if how in ("create", "attach"):
+            make = getattr(make, how)
+        semaphore = its.desk.call(lambda: make(its.client, name, **options))
+        joined = how in ("create", "attach")
+        its.instances.append(Instance(its, semaphore, strategy, semaphore.identifier, ttl, joined))
+
+    @rule(process=PICKS, strategy=STRATEGIES, count=COUNTS, resize=st.booleans())
+    def instance_with_another_count_comes(
+        self, process: int, strategy: SemaphoreInitStrategy, count: int, resize: bool
+    ) -> None:
+        its = picked(process, self.processes)
+        assert its is not None
+        if count == self.count:
+            return
+        semaphore = its.world.names.RedisSemaphore(
+            its.client, self.name, count=count, semaphore_init_strategy=strategy
+        )
+        for call in (lambda: semaphore.acquire(0), semaphore.status, semaphore.get_count):
+            with pytest.raises(RedisSemaphoreCountMismatchError):
+                its.desk.call(call)
+        if resize:
+            its.desk.call(semaphore.resize, count)
+            self.count = count
+        its.desk.call(semaphore.close)
+
+    @rule(instance=PICKS)
+    def instance_is_closed(self, instance: int) -> None:
+        its = picked(instance, self.instances())
+        if its is None:
+            return
+        its.process.instances.remove(its)
+        for wait in self.waits():
+            if wait.instance is its:
+                wait.withdrawn = True
+        its.process.desk.call(its.semaphore.close)
+        for held in self.seated:
+            if held.instance is its:
+                held.live = False
+        with pytest.raises(RedisSemaphoreError) as refusal:
+            its.process.desk.call(its.semaphore.acquire, 0)
+        assert refusal.type is RedisSemaphoreError
+
+    @rule(instance=PICKS, with_permits=st.booleans())
+    def instance_is_dropped(self, instance: int, with_permits: bool) -> None:
+        chosen = [
+            each
+            for each in self.instances()
+            if not any(wait.instance is each for wait in self.waits())
+        ]
+        its = picked(instance, chosen)
+        if its is None:
+            return
+        its.process.instances.remove(its)
+        for held in [*self.seated, *self.void]:
+            if held.instance is its:
+                held.instance = None
+                if with_permits:
+                    held.permit = held.holding = None
+                    held.live = False
+                elif held.holding is not None:  # which refers to the instance
+                    held.holding = None
+        for old in self.released:
+            if old.instance is its:
+                old.instance = None
+        there = weakref.ref(its.semaphore)
+        del its, chosen
+        gc.collect()
+        assert there() is None, "somebody refers to it"
+
+    @rule(process=PICKS)
+    def client_is_closed(self, process: int) -> None:
+        its = picked(process, self.processes)
+        assert its is not None
+        its.world.disconnect(its.client)
+
+    # Acquiring
+
+    @rule(instance=PICKS, actor=PICKS, enter=st.booleans())
+    def try_once(self, instance: int, actor: int, enter: bool) -> None:
+        its = picked(instance, self.instances())
+        if its is None:
+            return
+        who = its.process.idle(actor)
+        holding = its.semaphore.permit(0) if enter else None
+        call = who.begin(_entry(holding)) if enter else who.begin(its.semaphore.acquire, 0)
+        its.joined = True
+        error = call.error(self.patience)
+        if error is None:
+            possible = self.available() + len(self.state.kept) + len(self.state.missing)
+            assert possible > 0, f"a permit out of nowhere: {self.state}"
+            self.granted(its, who, call.result(), self.floor, holding)
+        else:
+            assert isinstance(error, RedisSemaphoreTimeoutError), repr(error)
+            assert self.available() == 0, f"none is free: {self.state}"
+
+    @rule(instance=PICKS, actor=PICKS, timeout=st.sampled_from([None, None, 0.01, 60.0]))
+    def wait(self, instance: int, actor: int, timeout: float | None) -> None:
+        its = picked(instance, self.instances())
+        if its is None:
+            return
+        who = its.process.idle(actor)
+        if who is its.process.desk:
+            return
+        its.joined = True
+        began = time.monotonic()
+        call = who.begin(its.semaphore.acquire, timeout)
+        line = its.process.lines.setdefault(its.strategy, [])
+        line.append(Wait(its, who, call, self.floor, began, timeout))
+        self.in_line(its, line, call)  # so whoever comes later, comes later
+
+    def in_line(self, its: Instance, line: list[Wait], call: Call) -> None:
+        def mismatch() -> str:
+            pool = its.process.desk.call(_pool, its.semaphore)
+            waiting = pool is not None and len(pool._queue) >= sum(not w.call.done() for w in line)
+            return "" if call.done() or waiting else "not in line"
+
+        within(self.patience, mismatch)
+
+    @rule(wait=PICKS)
+    def waiter_is_cancelled(self, wait: int) -> None:
+        its = picked(wait, self.waits())
+        if its is not None and its.actor.cancel(its.call):
+            its.withdrawn = True
+            its.call.error(self.patience)
+
+    @rule(wait=PICKS, permit=PICKS)
+    def waiter_is_cancelled_while_a_permit_is_released(self, wait: int, permit: int) -> None:
+        its = picked(wait, self.waits())
+        held = picked(permit, self.permits())
+        if its is None or held is None or held.holding is not None:
+            return
+        assert held.process is not None
+        release = held.process.desk.begin(held.permit.release)
+        if its.actor.cancel(its.call):
+            its.withdrawn = True
+        release.result(self.patience)
+        self.gone(held)
+
+    # Releasing
+
+    @rule(
+        permit=PICKS,
+        actor=PICKS,
+        how=st.sampled_from(["permit", "instance"]),
+    )
+    def release(self, permit: int, actor: int, how: str) -> None:
+        held = picked(permit, self.permits())
+        if held is None:
+            return
+        assert held.process is not None
+        self.let_go(held, held.process.idle(actor), through=how == "instance")
+
+    @rule(instance=PICKS, actor=PICKS)
+    def release_whichever(self, instance: int, actor: int) -> None:
+        its = picked(instance, self.instances())
+        if its is None:
+            return
+        who = its.process.idle(actor)
+        its_own = [each for each in self.permits() if each.instance is its]
+        by_fence = sorted(its_own, key=lambda each: each.grant.fence)
+        latest = [each for each in by_fence if each.actor is who][-1:]
+        call = who.begin(its.semaphore.release)
+        if not by_fence:
+            assert isinstance(call.error(), RedisSemaphoreNotAcquiredError)
+            return
+        call.result(self.patience)
+        held = (latest or by_fence)[0]
+        assert not who.call(lambda: held.permit.held), f"another one than {held.grant}"
+        if held.holding is None:
+            self.gone(held)
+        else:  # its body goes on, and does nothing at its end
+            who.call(_exit(held.holding))
+            self.gone(held)
+
+    @rule()
+    def release_all_at_once(self) -> None:
+        chosen = [each for each in self.permits() if each.holding is None]
+        calls = [
+            each.process.idle(number).begin(each.permit.release)
+            for number, each in enumerate(chosen)
+            if each.process is not None
+        ]
+        for call in calls:
+            call.result(self.patience)
+        for each in chosen:
+            self.gone(each)
+
+    @rule(permit=PICKS, through=st.booleans())
+    def release_again(self, permit: int, through: bool) -> None:
+        held = picked(permit, self.released)
+        if held is None or held.process is None:
+            return
+        if through and held.instance is not None:
+            with pytest.raises(RedisSemaphoreNotAcquiredError):
+                held.process.desk.call(held.instance.semaphore.release, held.permit)
+        else:
+            held.process.desk.call(held.permit.release)
+        assert not held.process.desk.call(lambda: held.permit.held)
+
+    # The whole
+
+    @rule(instance=PICKS, count=COUNTS)
+    def resize(self, instance: int, count: int) -> None:
+        its = picked(instance, self.instances())
+        if its is None:
+            return
+        its.joined = True
+        its.process.desk.call(its.semaphore.resize, count)
+        self.count = count
+        assert its.process.desk.call(its.semaphore.get_count) == count
+
+    @rule()
+    def watchdogs_come(self) -> None:
+        for process in self.processes:
+            for pool in process.pools():
+                process.desk.call(pool.tend)
+
+    def looked_after(self) -> bool:
+        """Whether anybody notices what becomes of the semaphore."""
+        return any(process.pools() for process in self.processes)
+
+    # What goes wrong
+
+    @rule(count=st.integers(1, 2))
+    def somebody_takes_and_dies(self, count: int) -> None:
+        for _ in range(count):
+            taken = self.view.take()
+            if taken is not None:
+                grant, owner = taken
+                assert grant.fence > self.floor
+                self.floor = grant.fence
+                self.seated.append(Held(grant, "a ghost", owner=owner))
+
+    @rule()
+    def somebody_pops_and_dies(self) -> None:
+        self.missing += self.view.pop()
+
+    @rule(ghost=PICKS)
+    def a_token_goes_to_a_connection_that_is_cut(self, ghost: int) -> None:
+        its = picked(ghost, [each for each in self.seated if each.owner])
+        if its is not None:
+            self.view.release_and_cut(its.grant, its.owner)
+            self.seated.remove(its)
+            self.missing += bool(self.waits())
+
+    @rule()
+    def connections_are_cut(self) -> None:
+        self.raw.client_kill_filter(_type="normal", skipme=True)
+
+    @rule()
+    def scripts_are_forgotten(self) -> None:
+        self.raw.script_flush()
+
+    @rule(noticed=st.booleans())
+    def leases_of_the_dead_end(self, noticed: bool) -> None:
+        if not self.looked_after() or self.recovers:
+            return
+        dead = [each for each in self.seated if not each.live]
+        live = {each.grant for each in self.seated if each.live}
+        self.view.end_leases(but=live)
+        self.seated = [each for each in self.seated if each.live]
+        self.void += [each for each in dead if each.permit is not None]
+        if noticed or self.waits():
+            self.watchdogs_come()  # what is missing is leased to nobody for a while
+            self.view.end_leases(but=live)
+            self.watchdogs_come()
+            self.missing = 0
+
+    @rule()
+    def data_is_lost(self) -> None:
+        if not self.looked_after():
+            return
+        self.watchdogs_come()  # all know the count
+        self.raw.flushall()
+        self.watchdogs_come()
+        self.missing, self.recovers = 0, True
+        for held in list(self.seated):
+            if not held.live:
+                self.seated.remove(held)
+                if held.permit is not None:
+                    self.void.append(held)
+            elif held.grant.slot >= self.count:
+                # It was granted before a shrink, and there is no such slot any more.
+                assert held.process is not None
+                assert held.process.desk.call(_is_lost, held.permit), held.grant
+                self.seated.remove(held)
+                self.void.append(held)
+
+    @rule()
+    def the_recovery_ends(self) -> None:
+        if self.recovers and self.looked_after():
+            self.view.end_recovery()
+            self.view.end_leases(but={each.grant for each in self.seated})
+            self.watchdogs_come()
+            self.recovers = False
+
+    # How the model follows
+
+    def granted(
+        self, its: Instance, who: Actor, permit: Any, floor: int, holding: Any = None
+    ) -> None:
+        grant = Grant(permit.slot, permit.fence)
+        assert grant.fence > floor, f"fence {grant.fence} after {floor}"
+        assert grant.slot < max(self.count, self.last_count), f"{grant} of {self.count}"
+        others = [each for each in self.seated if each.grant.slot == grant.slot]
+        assert not others, f"slot {grant.slot} was granted twice: {others}"
+        self.floor = max(self.floor, grant.fence)
+        self.seated.append(
+            Held(grant, its.identifier, its.process, its, who, permit, holding, "", its.ttl, True)
+        )
+
+    def let_go(self, held: Held, who: Actor | None, through: bool = False) -> None:
+        assert who is not None
+        if held.holding is not None:
+            who.call(_exit(held.holding))
+        elif through and held.instance is not None:
+            who.call(held.instance.semaphore.release, held.permit)
+        else:
+            who.call(held.permit.release)
+        assert not who.call(lambda: held.permit.held or (held.live and held.permit.lost))
+        self.gone(held)
+
+    def gone(self, held: Held) -> None:
+        if held in self.seated:
+            self.seated.remove(held)
+        if held in self.void:
+            self.void.remove(held)
+        held.holding = None
+        self.released.append(held)
+        del self.released[:-4]
+
+    def collect(self) -> None:
+        """See what has become of those who wait."""
+        for process in self.processes:
+            for line in process.lines.values():
+                for wait in [each for each in line if each.call.done()]:
+                    earlier = line[: line.index(wait)]
+                    line.remove(wait)
+                    error = wait.call.error()
+                    if error is None:
+                        self.served(wait, earlier)
+                    else:
+                        _check_end(wait, error)
+
+    def served(self, wait: Wait, earlier: list[Wait]) -> None:
+        self.granted(wait.instance, wait.actor, wait.call.result(), wait.floor)
+        held = self.seated[-1]
+        held.live = wait.instance in self.instances()  # else it was closed at that moment
+        fence = held.grant.fence
+        # They are served by one connection, token by token, and tokens are in order of fences.
+        assert wait.overtaken is None or fence < wait.overtaken, f"{wait} came before its turn"
+        for each in earlier:
+            if not each.withdrawn:
+                each.overtaken = min(fence, each.overtaken or fence)
+
+    # What has to be true
+
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        within(self.patience, self.mismatch)
+        self.last_count = self.count
+        self.missing = len(self.state.missing) + len(self.state.kept)
+        for process in self.processes:
+            own = [each for each in self.seated if each.process is process and each.live]
+            self.believed(process, own)
+        self.told()
+
+    def mismatch(self) -> str:
+        """What is not yet as it has to be."""
+        self.collect()
+        for wait in self.waits():
+            if wait.overtaken is not None:
+                return f"{wait} waits while one who came later was served"
+        state = self.state = self.view.state()
+        grants = {each.grant: each.identifier for each in self.seated}
+        leased = {each: who for each, who in state.leased.items() if each not in state.ended}
+        nobodys = len(state.missing) + len(state.kept)
+        waiting = self.waits()
+        if leased != grants:
+            return f"leases are {leased}, not {grants}"
+        if state.count != self.count or state.recovers != self.recovers:
+            return f"count {self.count}, recovers: {self.recovers}, but {state}"
+        if self.recovers:
+            return f"free during a recovery: {state}" if state.free else ""
+        if nobodys > self.missing:
+            return f"slots got lost: {state}"
+        if state.circulating != max(self.count, state.circulating - len(state.free)):
+            return f"as many slots as permits, not {state.circulating}: {state}"
+        if waiting and (state.free or state.ended):
+            return f"{len(waiting)} wait while there is something: {state}"
+        return ""
+
+    def believed(self, process: Process, own: list[Held]) -> None:
+        """What is held is known to be."""
+
+        def look() -> list[tuple[bool, bool, float]]:
+            return [(each.permit.held, each.permit.lost, each.permit.remaining()) for each in own]
+
+        for held, (is_held, is_lost, remaining) in zip(own, process.desk.call(look), strict=True):
+            assert is_held and not is_lost, f"{held.grant} of {held.identifier!r} was lost"
+            assert 0 < remaining <= held.ttl, f"{held.grant} has {remaining} s"
+
+    def told(self) -> None:
+        """`status` tells what is there."""
+        self.turn += 1
+        its = picked(self.turn, [each for each in self.instances() if each.joined])
+        if its is None:
+            return
+        status = its.process.desk.call(its.semaphore.status)
+        state = self.state = self.view.state()
+        if self.missing or state.ended or self.recovers or self.waits():
+            return  # time may have its share in that
+        held = {Grant(each.slot, each.fence): each.identifier for each in status.held}
+        assert (status.count, status.free, held, status.missing) == (
+            self.count,
+            len(state.free),
+            state.leased,
+            len(state.missing) + len(state.kept),
+        )
+
+
+def _check_end(wait: Wait, error: BaseException) -> None:
+    """Whether a wait may have ended like that."""
+    if isinstance(error, RedisSemaphoreTimeoutError):
+        took = time.monotonic() - wait.began
+        assert wait.timeout is not None and took >= wait.timeout, f"{took} s: {error!r}"
+    elif isinstance(error, RedisSemaphoreError):
+        assert wait.withdrawn, repr(error)
+    else:
+        assert wait.withdrawn and type(error).__name__ == "CancelledError", repr(error)
+
+
+def _is_lost(permit: Any) -> bool:
+    return bool(permit.lost)
+
+
+def _pool(semaphore: Any) -> Any:
+    return semaphore._homes.get().membership.station
+
+
+def _entry(holding: Any) -> Callable[[], Any]:
+    entry: Callable[[], Any] = getattr(holding, "__aenter__", None) or holding.__enter__
+    return entry
+
+
+def _exit(holding: Any) -> Callable[[], Any]:
+    leave = getattr(holding, "__aexit__", None) or holding.__exit__
+    return lambda: leave(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[dict[Kind, World]]:
+    """Both kinds."""
+    with AsyncioWorld() as asyncio, ThreadWorld() as threads:
+        yield {"asyncio": asyncio, "threads": threads}
+
+
+def test_a_semaphore_keeps_its_promises_in_random_courses(
+    server: Server, worlds: Mapping[Kind, World]
+) -> None:
+    run(lambda: SemaphoreMachine(server, worlds), examples=60, steps=30)
