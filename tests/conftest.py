@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -28,7 +29,9 @@ from redsync._async import link as async_link
 from redsync._sync import link as sync_link
 from redsync.cli.server import Server, find_server
 
+from .support.process import Kind
 from .support.properties import register_profiles
+from .support.worlds import AsyncioWorld, ThreadWorld, World
 
 register_profiles()
 
@@ -123,3 +126,13 @@ def tmp_acl_file(tmp_path: Path) -> Path:
     path = tmp_path / "users.acl"
     path.write_text("user default on nopass ~* &* +@all\n")
     return path
+
+
+@pytest.fixture
+def worlds() -> Iterator[dict[Kind, World]]:
+    """Both namespaces, and memory in which garbage is soon found."""
+    gc.collect()
+    gc.freeze()
+    with AsyncioWorld() as asyncio, ThreadWorld() as threads:
+        yield {"asyncio": asyncio, "threads": threads}
+    gc.unfreeze()

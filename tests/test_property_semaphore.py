@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
-import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
-from redis import Redis
+from hypothesis.stateful import initialize, invariant, rule
 
 from redsync import (
     RedisSemaphoreCountMismatchError,
@@ -23,59 +21,18 @@ from redsync import (
 )
 from redsync.cli.server import Server
 
-from .support.process import KINDS, Kind
+from .support.process import Kind
+from .support.processes import KIND, PATIENCE, Process, ProcessesMachine
 from .support.properties import NAMES, PICKS, failing, picked, run, within
 from .support.semaphore_view import Grant, SemaphoreView, State
-from .support.worlds import Actor, AsyncioWorld, Call, ThreadWorld, World
-
-PATIENCE: Final = 10.0
-"""Seconds in which what has to happen, happens, on a machine that stalls now and then."""
+from .support.worlds import Actor, Call, World
 
 MOST: Final = 4
-PROCESSES: Final = 3
-ACTORS: Final = 3
-
-KIND: Final = st.sampled_from(KINDS)
 COUNT: Final = st.integers(1, MOST)
 STRATEGY: Final = st.sampled_from(list(SemaphoreInitStrategy))
 # No holder may lose its permit because the machine stalls.
 TTL: Final = st.sampled_from([30.0, 12.5, 20.0])
 IDENTIFIER: Final = st.sampled_from([None, "me", "a b  c", "ü\n", "1 2 3 4", "\x00", " "])
-
-
-@dataclass(eq=False)
-class Process:
-    """A client and those who use it: as redsync sees it, a process of its own."""
-
-    world: World
-    client: Any
-    desk: Actor
-    actors: list[Actor]
-    instances: list[Instance] = field(default_factory=list)
-    lines: dict[SemaphoreInitStrategy, list[Wait]] = field(default_factory=dict)
-
-    def idle(self, pick: int) -> Actor:
-        """An actor that does not wait."""
-        busy = {each.actor for line in self.lines.values() for each in line}
-        free = [each for each in self.actors if each not in busy]
-        return picked(pick, free) or self.desk
-
-    def pools(self) -> list[Any]:
-        """What is looked after here."""
-        session = self.desk.call(self.world.session, self.client)
-        pools = [] if session is None else list(session._charges.values())
-        return [each for each in pools if not self.desk.call(each.idle)]
-
-    @property
-    def cancels(self) -> bool:
-        """Whether those who wait can be cancelled."""
-        return self.world.kind == "asyncio"
-
-    def notice(self) -> None:
-        """Have the watchdog see who has gone without a word; by itself it would after a while."""
-        session = self.desk.call(self.world.session, self.client)
-        if session is not None:
-            self.desk.call(session.wake)
 
 
 @dataclass(eq=False)
@@ -128,18 +85,14 @@ class Wait:
     """The lowest fence that somebody got who came later."""
 
 
-class SemaphoreMachine(RuleBasedStateMachine):
+class SemaphoreMachine(ProcessesMachine):
     """Processes of both kinds, with both strategies, that share one semaphore."""
 
-    patience = PATIENCE
-
     def __init__(self, server: Server, worlds: Mapping[Kind, World]) -> None:
-        super().__init__()
-        self.server = server
-        self.worlds = worlds
-        self.raw = Redis.from_url(server.url)
-        self.raw.flushall()
-        self.processes: list[Process] = []
+        super().__init__(server, worlds)
+        self.open: list[Instance] = []
+        self.lines: dict[tuple[Process, SemaphoreInitStrategy], list[Wait]] = {}
+        """To redsync, each strategy is another process."""
         self.seated: list[Held] = []
         """What Redis has, and is to keep."""
         self.void: list[Held] = []
@@ -156,14 +109,11 @@ class SemaphoreMachine(RuleBasedStateMachine):
 
     # What there is
 
-    def process(self, pick: int) -> Process:
-        return self.processes[pick % len(self.processes)] if pick >= 0 else self.processes[-1]
-
-    def instances(self) -> list[Instance]:
-        return [each for process in self.processes for each in process.instances]
-
     def waits(self) -> list[Wait]:
-        return [each for p in self.processes for line in p.lines.values() for each in line]
+        return [each for line in self.lines.values() for each in line]
+
+    def idle(self, process: Process, pick: int) -> Actor:
+        return process.idle(pick, {each.actor for each in self.waits()})
 
     def permits(self) -> list[Held]:
         """Those that somebody can give back."""
@@ -195,39 +145,24 @@ class SemaphoreMachine(RuleBasedStateMachine):
         self.name, self.count, self.last_count = name, count, count
         self.view = SemaphoreView(self.raw, name)
         for kind in kinds:
-            self.process_comes(kind)
+            self.process(0, kind)
         self.instance_comes(0, "create", strategy, ttl, None, False, None)
 
     def teardown(self) -> None:
         well = not failing()
         for wait in self.waits():
             wait.withdrawn = True
-        for process in self.processes:
-            for each in process.instances:
-                process.desk.call(each.semaphore.close)
+        for each in self.open:
+            each.process.desk.call(each.semaphore.close)
         for wait in self.waits():
-            wait.call.error(self.patience)
+            wait.call.error(PATIENCE)
         if well:
             self.collect()
             for held in self.permits():
                 self.let_go(held, held.process.desk if held.process else None)
-        for process in self.processes:
-            process.notice()
-            for actor in (process.desk, *process.actors):
-                actor.end()
-            process.world.disconnect(process.client)
-        if well:
-            within(self.patience, lambda: [each["addr"] for each in self.raw.client_list()][1:])
-            assert not self.view.state().ended - {each.grant for each in self.seated}
-        self.raw.close()
+        self.end(well)
 
     # Who comes and goes
-
-    def process_comes(self, kind: Kind) -> None:
-        world = self.worlds[kind]
-        actors = [world.actor() for _ in range(ACTORS)]
-        client = world.connect(self.server)
-        self.processes.append(Process(world, client, world.actor(), actors))
 
     @rule(
         process=PICKS,
@@ -248,10 +183,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
         alias: bool,
         fresh: Kind | None,
     ) -> None:
-        if fresh is not None and len(self.processes) < PROCESSES:
-            self.process_comes(fresh)
-            process = -1
-        its = self.process(process)
+        its = self.process(process, fresh)
         make = its.world.names.RedisSemaphore
         name = f"{{{self.name}}}" if alias and not {*"{}"} & {*self.name} else self.name
         options: dict[str, Any] = {"permit_ttl": ttl, "semaphore_init_strategy": strategy}
@@ -263,11 +195,11 @@ class SemaphoreMachine(RuleBasedStateMachine):
             make = getattr(make, how)
         semaphore = its.desk.call(lambda: make(its.client, name, **options))
         joined = how in ("create", "attach")
-        its.instances.append(Instance(its, semaphore, strategy, semaphore.identifier, ttl, joined))
+        self.open.append(Instance(its, semaphore, strategy, semaphore.identifier, ttl, joined))
 
     @rule(instance=PICKS, how=st.sampled_from(["closed", "dropped", "dropped with permits"]))
     def instance_goes(self, instance: int, how: str) -> None:
-        its = picked(instance, self.instances())
+        its = picked(instance, self.open)
         if its is None:
             return
         if how == "closed":
@@ -280,7 +212,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
             assert there() is None, "somebody refers to it"
 
     def close(self, its: Instance) -> None:
-        its.process.instances.remove(its)
+        self.open.remove(its)
         for wait in self.waits():
             if wait.instance is its:
                 wait.withdrawn = True
@@ -292,7 +224,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
         assert type(refused) is RedisSemaphoreError
 
     def drop(self, its: Instance, with_permits: bool) -> None:
-        its.process.instances.remove(its)
+        self.open.remove(its)
         for held in [*self.seated, *self.void, *self.released]:
             if held.instance is its:
                 held.instance = held.holding = None  # which refers to the instance
@@ -304,20 +236,20 @@ class SemaphoreMachine(RuleBasedStateMachine):
 
     def any_instance(self, pick: int) -> Instance:
         """One of those that are open, or a new one."""
-        if not self.instances():
+        if not self.open:
             strategies = list(SemaphoreInitStrategy)
             self.instance_comes(pick, "bare", strategies[pick % 2], 30.0, None, False, None)
-        return self.instances()[pick % len(self.instances())]
+        return self.open[pick % len(self.open)]
 
     @rule(instance=PICKS, actor=PICKS, enter=st.booleans(), times=st.integers(1, MOST))
     def try_once(self, instance: int, actor: int, enter: bool, times: int) -> None:
         its = self.any_instance(instance)
         its.joined = True
         for number in range(times):
-            who = its.process.idle(actor + number)
+            who = self.idle(its.process, actor + number)
             holding = its.semaphore.permit(0) if enter else None
             call = who.begin(_entry(holding)) if enter else who.begin(its.semaphore.acquire, 0)
-            error = call.error(self.patience)
+            error = call.error(PATIENCE)
             if error is None:
                 possible = self.available() + len(self.state.kept) + len(self.state.missing)
                 assert possible > number, f"a permit out of nowhere: {self.state}"
@@ -330,13 +262,13 @@ class SemaphoreMachine(RuleBasedStateMachine):
     @rule(instance=PICKS, actor=PICKS, timeout=st.sampled_from([None, None, 0.01, 60.0]))
     def wait(self, instance: int, actor: int, timeout: float | None) -> None:
         its = self.any_instance(instance)
-        who = its.process.idle(actor)
+        who = self.idle(its.process, actor)
         if who is its.process.desk:
             return
         its.joined = True
         began = time.monotonic()
         call = who.begin(its.semaphore.acquire, timeout)
-        line = its.process.lines.setdefault(its.strategy, [])
+        line = self.lines.setdefault((its.process, its.strategy), [])
         line.append(Wait(its, who, call, self.floor, began, timeout))
         self.in_line(its, line, call)  # so whoever comes later, comes later
 
@@ -346,7 +278,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
             waiting = pool is not None and len(pool._queue) >= sum(not w.call.done() for w in line)
             return "" if call.done() or waiting else "not in line"
 
-        within(self.patience, mismatch)
+        within(PATIENCE, mismatch)
 
     @rule(wait=PICKS, permit=st.none() | PICKS)
     def waiter_is_cancelled(self, wait: int, permit: int | None) -> None:
@@ -358,9 +290,9 @@ class SemaphoreMachine(RuleBasedStateMachine):
         release = held and held.process and held.process.desk.begin(held.permit.release)
         its.actor.cancel(its.call)
         its.withdrawn = True
-        its.call.error(self.patience)
+        its.call.error(PATIENCE)
         if held is not None and release:
-            release.result(self.patience)
+            release.result(PATIENCE)
             self.gone(held)
 
     # Releasing
@@ -374,14 +306,14 @@ class SemaphoreMachine(RuleBasedStateMachine):
         else:
             held = picked(permit, self.permits())
             if held is not None and held.process is not None:
-                self.let_go(held, held.process.idle(actor), through=how == "instance")
+                self.let_go(held, self.idle(held.process, actor), through=how == "instance")
 
     @rule(instance=PICKS, actor=PICKS)
     def release_whichever(self, instance: int, actor: int) -> None:
-        its = picked(instance, self.instances())
+        its = picked(instance, self.open)
         if its is None:
             return
-        who = its.process.idle(actor)
+        who = self.idle(its.process, actor)
         its_own = [each for each in self.permits() if each.instance is its]
         by_fence = sorted(its_own, key=lambda each: each.grant.fence)
         latest = [each for each in by_fence if each.actor is who][-1:]
@@ -389,7 +321,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
         if not by_fence:
             assert isinstance(call.error(), RedisSemaphoreNotAcquiredError)
             return
-        call.result(self.patience)
+        call.result(PATIENCE)
         held = (latest or by_fence)[0]
         assert not who.call(lambda: held.permit.held), f"another one than {held.grant}"
         if held.holding is None:
@@ -402,12 +334,12 @@ class SemaphoreMachine(RuleBasedStateMachine):
         """All at once."""
         chosen = [each for each in self.permits() if each.holding is None]
         calls = [
-            each.process.idle(actor + number).begin(each.permit.release)
+            self.idle(each.process, actor + number).begin(each.permit.release)
             for number, each in enumerate(chosen)
             if each.process is not None
         ]
         for call in calls:
-            call.result(self.patience)
+            call.result(PATIENCE)
         for each in chosen:
             self.gone(each)
 
@@ -425,7 +357,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
 
     @rule(instance=PICKS, count=COUNT)
     def resize(self, instance: int, count: int) -> None:
-        its = picked(instance, self.instances())
+        its = picked(instance, self.open)
         if its is None:
             return
         its.joined = True
@@ -450,15 +382,6 @@ class SemaphoreMachine(RuleBasedStateMachine):
             self.count = count
         its.desk.call(semaphore.close)
 
-    def watchdogs_come(self) -> None:
-        for process in self.processes:
-            for pool in process.pools():
-                process.desk.call(pool.tend)
-
-    def looked_after(self) -> bool:
-        """Whether anybody notices what becomes of the semaphore."""
-        return any(process.pools() for process in self.processes)
-
     # What goes wrong
 
     @rule(ghost=PICKS, how=st.sampled_from(["takes", "takes", "pops", "is cut off"]))
@@ -478,18 +401,6 @@ class SemaphoreMachine(RuleBasedStateMachine):
                 self.view.release_and_cut(its.grant, its.owner)
                 self.seated.remove(its)
                 self.missing += bool(self.waits())
-
-    @rule(what=st.sampled_from(["cut", "scripts", "watchdogs", "client"]), process=PICKS)
-    def trouble(self, what: str, process: int) -> None:
-        if what == "cut":
-            self.raw.client_kill_filter(_type="normal", skipme=True)
-        elif what == "scripts":
-            self.raw.script_flush()
-        elif what == "watchdogs":
-            self.watchdogs_come()
-        else:
-            its = self.process(process)
-            its.world.disconnect(its.client)  # whose connections are not used
 
     @rule(noticed=st.booleans())
     def leases_of_the_dead_end(self, noticed: bool) -> None:
@@ -575,21 +486,20 @@ class SemaphoreMachine(RuleBasedStateMachine):
 
     def collect(self) -> None:
         """See what has become of those who wait."""
-        for process in self.processes:
-            for line in process.lines.values():
-                for wait in [each for each in line if each.call.done()]:
-                    earlier = line[: line.index(wait)]
-                    line.remove(wait)
-                    error = wait.call.error()
-                    if error is None:
-                        self.served(wait, earlier)
-                    else:
-                        _check_end(wait, error)
+        for line in self.lines.values():
+            for wait in [each for each in line if each.call.done()]:
+                earlier = line[: line.index(wait)]
+                line.remove(wait)
+                error = wait.call.error()
+                if error is None:
+                    self.served(wait, earlier)
+                else:
+                    _check_end(wait, error)
 
     def served(self, wait: Wait, earlier: list[Wait]) -> None:
         self.granted(wait.instance, wait.actor, wait.call.result(), wait.floor)
         held = self.seated[-1]
-        held.live = wait.instance in self.instances()  # else it was closed at that moment
+        held.live = wait.instance in self.open  # else it was closed at that moment
         fence = held.grant.fence
         # They are served by one connection, token by token, and tokens are in order of fences.
         assert wait.overtaken is None or fence < wait.overtaken, f"{wait} came before its turn"
@@ -601,7 +511,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_is_as_it_should_be(self) -> None:
-        within(self.patience, self.mismatch)
+        within(PATIENCE, self.mismatch)
         self.last_count = self.count
         self.missing = len(self.state.missing) + len(self.state.kept)
         for process in self.processes:
@@ -647,7 +557,7 @@ class SemaphoreMachine(RuleBasedStateMachine):
     def told(self) -> None:
         """`status` tells what is there."""
         self.turn += 1
-        its = picked(self.turn, [each for each in self.instances() if each.joined])
+        its = picked(self.turn, [each for each in self.open if each.joined])
         if its is None:
             return
         status = its.process.desk.call(its.semaphore.status)
@@ -690,16 +600,6 @@ def _entry(holding: Any) -> Callable[[], Any]:
 def _exit(holding: Any) -> Callable[[], Any]:
     leave = getattr(holding, "__aexit__", None) or holding.__exit__
     return lambda: leave(None, None, None)
-
-
-@pytest.fixture(scope="module")
-def worlds() -> Iterator[dict[Kind, World]]:
-    """Both kinds."""
-    gc.collect()
-    gc.freeze()  # there is much that need not be looked through again and again
-    with AsyncioWorld() as asyncio, ThreadWorld() as threads:
-        yield {"asyncio": asyncio, "threads": threads}
-    gc.unfreeze()
 
 
 def test_a_semaphore_keeps_its_promises_in_random_courses(
