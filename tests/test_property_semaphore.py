@@ -44,6 +44,8 @@ class Instance:
     strategy: SemaphoreInitStrategy
     identifier: str
     ttl: float
+    count: int | None
+    """What it was made for."""
     joined: bool = False
 
 
@@ -195,7 +197,10 @@ class SemaphoreMachine(ProcessesMachine):
             make = getattr(make, how)
         semaphore = its.desk.call(lambda: make(its.client, name, **options))
         joined = how in ("create", "attach")
-        self.open.append(Instance(its, semaphore, strategy, semaphore.identifier, ttl, joined))
+        count = options.get("count")
+        self.open.append(
+            Instance(its, semaphore, strategy, semaphore.identifier, ttl, count, joined)
+        )
 
     @rule(instance=PICKS, how=st.sampled_from(["closed", "dropped", "dropped with permits"]))
     def instance_goes(self, instance: int, how: str) -> None:
@@ -234,6 +239,15 @@ class SemaphoreMachine(ProcessesMachine):
 
     # Acquiring
 
+    def joins(self, its: Instance) -> bool:
+        """Whether an instance was not made for another count, which its first use tells."""
+        if not its.joined and its.count not in (None, self.count):
+            error = its.process.desk.begin(its.semaphore.acquire, 0).error()
+            assert isinstance(error, RedisSemaphoreCountMismatchError), repr(error)
+            return False
+        its.joined = True
+        return True
+
     def any_instance(self, pick: int) -> Instance:
         """One of those that are open, or a new one."""
         if not self.open:
@@ -244,7 +258,8 @@ class SemaphoreMachine(ProcessesMachine):
     @rule(instance=PICKS, actor=PICKS, enter=st.booleans(), times=st.integers(1, MOST))
     def try_once(self, instance: int, actor: int, enter: bool, times: int) -> None:
         its = self.any_instance(instance)
-        its.joined = True
+        if not self.joins(its):
+            return
         for number in range(times):
             who = self.idle(its.process, actor + number)
             holding = its.semaphore.permit(0) if enter else None
@@ -263,9 +278,8 @@ class SemaphoreMachine(ProcessesMachine):
     def wait(self, instance: int, actor: int, timeout: float | None) -> None:
         its = self.any_instance(instance)
         who = self.idle(its.process, actor)
-        if who is its.process.desk:
+        if who is its.process.desk or not self.joins(its):
             return
-        its.joined = True
         began = time.monotonic()
         call = who.begin(its.semaphore.acquire, timeout)
         line = self.lines.setdefault((its.process, its.strategy), [])
