@@ -21,7 +21,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, PATIENCE, Process, ProcessesMachine
-from .support.properties import NAMES, PICKS, failing, picked, run, within
+from .support.properties import NAMES, PICKS, failing, own, picked, run, within
 from .support.worlds import Actor, Call, World
 
 GRACE: Final = 2000
@@ -164,8 +164,8 @@ class EventMachine(ProcessesMachine):
 
     @initialize(name=NAMES, kinds=st.lists(KIND, min_size=1, max_size=2))
     def begin(self, name: str, kinds: list[Kind]) -> None:
-        self.name = name
-        self.view = EventView(self.raw, name)
+        self.name = own(name)
+        self.view = EventView(self.raw, self.name)
         for kind in kinds:
             self.process(0, kind)
 
@@ -305,8 +305,7 @@ class EventMachine(ProcessesMachine):
             self.watchdogs_come()
             self.astray = 0
 
-    @rule()
-    def data_is_lost(self) -> None:
+    def lose_data(self) -> None:
         self.raw.flushall()
         self.signals = self.astray = 0
 

@@ -23,7 +23,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, PATIENCE, Process, ProcessesMachine
-from .support.properties import NAMES, PICKS, failing, picked, run, within
+from .support.properties import NAMES, PICKS, failing, own, picked, run, within
 from .support.semaphore_view import Grant, SemaphoreView, State
 from .support.worlds import Actor, Call, World
 
@@ -144,8 +144,8 @@ class SemaphoreMachine(ProcessesMachine):
         strategy: SemaphoreInitStrategy,
         ttl: float,
     ) -> None:
-        self.name, self.count, self.last_count = name, count, count
-        self.view = SemaphoreView(self.raw, name)
+        self.name, self.count, self.last_count = own(name), count, count
+        self.view = SemaphoreView(self.raw, self.name)
         for kind in kinds:
             self.process(0, kind)
         self.instance_comes(0, "create", strategy, ttl, None, False, None)
@@ -160,8 +160,9 @@ class SemaphoreMachine(ProcessesMachine):
             wait.call.error(PATIENCE)
         if well:
             self.collect()
-            for held in self.permits():
-                self.let_go(held, held.process.desk if held.process else None)
+        for held in self.permits():
+            assert held.process is not None
+            held.process.desk.call(held.permit.release)
         self.end(well)
 
     # Who comes and goes
@@ -431,12 +432,17 @@ class SemaphoreMachine(ProcessesMachine):
             self.watchdogs_come()
             self.missing = 0
 
-    @rule(recovers=st.sampled_from([True, True, False]))
-    def data_is_lost(self, recovers: bool) -> None:
-        if not self.looked_after():
-            return
+    @rule()
+    def recovery_ends(self) -> None:
         if self.recovers:
-            self.recovery_ends()
+            self.view.end_recovery()
+            self.view.end_leases(but={each.grant for each in self.seated})
+            self.watchdogs_come()
+            self.recovers = False
+            self.missing = 0 if self.looked_after() else MOST
+
+    def lose_data(self) -> None:
+        if not self.looked_after() or self.recovers:
             return
         self.watchdogs_come()  # all know the count
         self.raw.flushall()
@@ -454,14 +460,6 @@ class SemaphoreMachine(ProcessesMachine):
                 self.seated.remove(held)
                 self.void.append(held)
                 held.live = False
-        if recovers:
-            self.recovery_ends()
-
-    def recovery_ends(self) -> None:
-        self.view.end_recovery()
-        self.view.end_leases(but={each.grant for each in self.seated})
-        self.watchdogs_come()
-        self.recovers = False
 
     # How the model follows
 

@@ -30,7 +30,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, Process, ProcessesMachine
-from .support.properties import PICKS, failing, picked, run
+from .support.properties import PICKS, failing, own, picked, run
 from .support.timers_model import Dead, Timer, TimersModel, What
 from .support.timers_view import LEASE, MOST_ATTEMPTS, Ghost, TimersState, TimersView, now
 from .support.worlds import World
@@ -51,6 +51,7 @@ ID: Final = st.sampled_from(IDS)
 PAYLOAD: Final = st.sampled_from([7, None, "x", {"ü": [1, None]}, -1, 2.5])
 MINUTES: Final = st.sampled_from([0, 0, -1, 1, 2, 3, 10])
 """From now.  Whole minutes pass, and far less than one by themselves: so nothing is nearly due."""
+PASSED: Final = st.sampled_from([0, 1, 1, 2, 3, 5, 1000])
 EVERY: Final = st.none() | st.tuples(
     st.sampled_from([1, 2, 3]), st.sampled_from(["once", "all", "skip"])
 )
@@ -108,7 +109,8 @@ class TimersMachine(ProcessesMachine):
 
     def __init__(self, server: Server, worlds: Mapping[Kind, World]) -> None:
         super().__init__(server, worlds)
-        self.view = TimersView(self.raw, server, "t", TOPICS)
+        self.name = own("t")
+        self.view = TimersView(self.raw, server, self.name, TOPICS)
         self.model = TimersModel()
         self.state: TimersState = self.view.state()
         self.open: list[Instance] = []
@@ -147,27 +149,24 @@ class TimersMachine(ProcessesMachine):
             max_attempts=MOST_ATTEMPTS,
             backoff=Backoff(base=PAUSE / 1e6, factor=1, maximum=1e6, jitter=0),
             lease=LEASE / 1e6,
-            timeline_key="t",
+            timeline_key=self.name,
         )
         instance = Instance(its, timers, [], size)
         self.open.append(instance)
         for topic in topics:
             self.learn(instance, topic)
 
-    @rule(instance=PICKS, topic=TOPIC)
-    def another_handler_comes(self, instance: int, topic: str) -> None:
+    @rule(instance=PICKS, topic=st.none() | TOPIC)
+    def instance_changes(self, instance: int, topic: str | None) -> None:
+        """It gets another handler, or is closed."""
         its = self.any_instance(instance)
-        if topic not in its.topics:
-            self.learn(its, topic)
-
-    @rule(instance=PICKS)
-    def instance_goes(self, instance: int) -> None:
-        its = picked(instance, self.open)
-        if its is not None:
+        if topic is None:
             self.open.remove(its)
             its.process.desk.call(its.timers.close)
             refused = its.process.desk.begin(its.timers.handle_ready_timers).error()
             assert isinstance(refused, RedisTimersError)
+        elif topic not in its.topics:
+            self.learn(its, topic)
 
     def any_instance(self, pick: int) -> Instance:
         """One of those that are open, or a new one."""
@@ -333,8 +332,9 @@ class TimersMachine(ProcessesMachine):
 
     # Working
 
-    @rule(instance=PICKS)
-    def handle_ready(self, instance: int) -> None:
+    @rule(instance=PICKS, minutes=PASSED)
+    def handle_ready(self, instance: int, minutes: int) -> None:
+        self.time_passes(minutes)
         its = self.any_instance(instance)
         self.runs = []
         begun = now()
@@ -342,8 +342,9 @@ class TimersMachine(ProcessesMachine):
         Handled(self, its, begun, now()).check(count)
         self.fence = max([self.fence, *(each.fence for each in self.runs)])
 
-    @rule(topics=st.lists(TOPIC, min_size=1, unique=True))
-    def somebody_takes_timers_and_dies(self, topics: list[str]) -> None:
+    @rule(topics=st.lists(TOPIC, min_size=1, unique=True), minutes=PASSED)
+    def somebody_takes_timers_and_dies(self, topics: list[str], minutes: int) -> None:
+        self.time_passes(minutes)
         begun = now()
         ghost = self.view.claim(topics)
         ended = now()
@@ -416,13 +417,11 @@ class TimersMachine(ProcessesMachine):
 
     # What goes on elsewhere
 
-    @rule(minutes=st.sampled_from([1, 2, 3, 5, 1000]))
     def time_passes(self, minutes: int) -> None:
         self.view.pass_time(minutes * MINUTE)
         self.model.pass_time(minutes * MINUTE)
 
-    @rule()
-    def data_is_lost(self) -> None:
+    def lose_data(self) -> None:
         self.raw.flushall()
         self.model = TimersModel()
 
@@ -431,11 +430,22 @@ class TimersMachine(ProcessesMachine):
         timer_id=st.sampled_from(["1", "old", "ключ"]),
         payload=st.sampled_from([b"8", b" 9", b'"x"', b"{", b"", None]),
         minutes=MINUTES,
+        removed=st.none() | PICKS,
     )
-    def redis_timers_sets_one(
-        self, topic: str, timer_id: str, payload: bytes | None, minutes: int
+    def redis_timers_sets_or_removes(
+        self,
+        topic: str,
+        timer_id: str,
+        payload: bytes | None,
+        minutes: int,
+        removed: int | None,
     ) -> None:
+        if removed is not None:
+            self.redis_timers_removes(removed)
+            return
         member = _member(topic, timer_id)
+        if member in self.model.left:
+            return  # what is left of it may be come across first, or not
         due = (now() + minutes * MINUTE) // 1_000_000 * 1_000_000
         timer = self.model.timers.get(member)
         if timer is None:
@@ -451,8 +461,7 @@ class TimersMachine(ProcessesMachine):
             timer.act(due)
         self.view.set_as_before(member, payload, due)
 
-    @rule(which=PICKS)
-    def redis_timers_removes_one(self, which: int) -> None:
+    def redis_timers_removes(self, which: int) -> None:
         choice = [each for each in self.armed() if each.timer_id in ("1", "old", "ключ")]
         timer = picked(which, [each for each in choice if each.run is None])
         if timer is not None and timer.topic != "a--b":
@@ -538,6 +547,7 @@ class Handled:
         self.runs = {_member(each.topic, each.timer_id): each for each in machine.runs}
         assert len(self.runs) == len(machine.runs), f"some ran twice: {machine.runs}"
         self.in_order = machine.runs
+        self.there = machine.view.state().timeline
         self.count = 0
         self.keys = {
             member: (timer.latest, timer.seq)
@@ -551,7 +561,7 @@ class Handled:
         for member in [*self.model.timers]:
             self.follow(member)
         assert not self.runs, f"they should not have run: {self.runs}"
-        assert count == self.count
+        assert count == self.count, f"{count}, not {self.count}"
 
     def check_order(self) -> None:
         """Of one topic, timers are handed out in the order of their times, then of their arming."""
@@ -569,7 +579,7 @@ class Handled:
             if timer.topic not in self.its.topics or timer.earliest > self.ended:
                 return
             surely = timer.latest <= self.begun and (timer.known or not self.model.left)
-            if not surely and member not in self.runs:
+            if not surely and member not in self.runs and member in self.there:
                 return
             result = self.model.claim(member, self.begun, self.ended)
             if result == "later":

@@ -99,11 +99,16 @@ class ProcessesMachine(RuleBasedStateMachine):
         """Whether anybody would."""
         return any(each.stations() for each in self.processes)
 
-    @rule(what=st.sampled_from(["cut", "scripts", "watchdogs", "client"]), process=PICKS)
+    def lose_data(self) -> None:
+        """Do what has to be done beside FLUSHALL."""
+
+    @rule(what=st.sampled_from(["cut", "scripts", "watchdogs", "client", "data"]), process=PICKS)
     def trouble(self, what: str, process: int) -> None:
-        """Something that nobody must notice."""
+        """Something that nobody must notice, or that takes all data."""
         if what == "cut":
             self.raw.client_kill_filter(_type="normal", skipme=True)
+        elif what == "data":
+            self.lose_data()
         elif what == "scripts":
             self.raw.script_flush()
         elif what == "watchdogs":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-__all__ = ["NAMES", "PICKS", "picked", "register_profiles", "run", "within"]
+__all__ = ["NAMES", "PICKS", "failing", "own", "picked", "register_profiles", "run", "within"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,8 @@ NAMES: Final = st.sampled_from(
 )
 
 CI, LONG = "ci", "long"
+
+_numbers = itertools.count()
 
 
 def register_profiles() -> None:
@@ -61,6 +64,11 @@ def run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int)
 def picked(pick: int, choice: Sequence[T]) -> T | None:
     """One of these, if there are any."""
     return choice[pick % len(choice)] if choice else None
+
+
+def own(name: str) -> str:
+    """A name that no other course has, not even one that failed and left something running."""
+    return f"{name}{next(_numbers)}"
 
 
 def within(seconds: float, mismatch: Callable[[], Any]) -> None:
