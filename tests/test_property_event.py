@@ -301,6 +301,7 @@ class EventMachine(ProcessesMachine):
         self.view.end_leases()
         if self.waits():
             self.watchdogs_come()  # what is missing gets a lease
+            within(PATIENCE, self.mismatch)  # and who waits gets what there is
             self.view.end_leases()
             self.watchdogs_come()
             self.astray = 0

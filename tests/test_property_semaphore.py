@@ -428,7 +428,8 @@ class SemaphoreMachine(ProcessesMachine):
         self.void += [each for each in dead if each.permit is not None]
         if noticed or self.waits():
             self.watchdogs_come()  # what is missing is leased to nobody for a while
-            self.view.end_leases(but=live)
+            within(PATIENCE, self.mismatch)  # and who waits gets what there is
+            self.view.end_leases(but={each.grant for each in self.seated})
             self.watchdogs_come()
             self.missing = 0
 

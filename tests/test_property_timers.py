@@ -264,17 +264,25 @@ class TimersMachine(ProcessesMachine):
 
     @rule(
         instance=PICKS,
-        wishes=st.lists(st.tuples(TOPIC, ID, MINUTES), min_size=2, max_size=4),
+        wishes=st.lists(st.tuples(TOPIC, ID, MINUTES, EVERY), min_size=2, max_size=4),
+        deeds=DEEDS,
     )
-    def set_several(self, instance: int, wishes: list[tuple[str, str, int]]) -> None:
+    def set_several(
+        self,
+        instance: int,
+        wishes: list[tuple[str, str, int, tuple[int, str] | None]],
+        deeds: list[str],
+    ) -> None:
         its = self.any_instance(instance)
         self.set_them(
             its,
             [
-                _wish(topic, timer_id, number, minutes, False, None)
-                for number, (topic, timer_id, minutes) in enumerate(wishes)
+                _wish(topic, timer_id, number, minutes, False, every)
+                for number, (topic, timer_id, minutes, every) in enumerate(wishes)
             ],
         )
+        for topic, timer_id, _, _ in wishes:
+            self.deeds[topic, timer_id] = deeds
 
     def set_them(self, its: Instance, wishes: list[Wish]) -> None:
         begun = now()

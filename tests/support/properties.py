@@ -13,7 +13,18 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-__all__ = ["NAMES", "PICKS", "failing", "own", "picked", "register_profiles", "run", "within"]
+__all__ = [
+    "NAMES",
+    "PICKS",
+    "failing",
+    "own",
+    "picked",
+    "register_profiles",
+    "run",
+    "search",
+    "thorough",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -52,12 +63,24 @@ def register_profiles() -> None:
     settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", CI))
 
 
+def thorough() -> bool:
+    """Whether there is time for more than CI has."""
+    return Phase.shrink in settings().phases
+
+
 def run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int) -> None:
     """Have a machine run so many courses of so many steps, or as the long profile says."""
     chosen = settings()
-    if Phase.shrink not in chosen.phases:
+    if not thorough():
         chosen = settings(chosen, max_examples=examples, stateful_step_count=steps)
     factory: Any = machine  # it need not be a class
+    run_state_machine_as_test(factory, settings=chosen)
+
+
+def search(machine: Callable[[], RuleBasedStateMachine]) -> None:
+    """Have a machine run until a course fails; to shorten that is not worth the time."""
+    chosen = settings(settings.get_profile(CI), max_examples=300, stateful_step_count=30)
+    factory: Any = machine
     run_state_machine_as_test(factory, settings=chosen)
 
 

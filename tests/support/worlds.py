@@ -255,6 +255,7 @@ class AsyncioWorld:
         if kind is None:
             left = self._do(_others)
             assert not left, f"tasks are left: {left}"
+        self._do(_cancel_others)
         self._do(self._loop.shutdown_default_executor)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)
@@ -286,6 +287,14 @@ class AsyncioWorld:
     def session(self, client: Any) -> Any:
         """What is kept for a client, if anything."""
         return redsync._async.session._registries.get().sessions.get(client)
+
+
+async def _cancel_others() -> None:
+    """End what a failure has left."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for each in others:
+        each.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _others() -> list[str]:
