@@ -269,6 +269,7 @@ class EventMachine(ProcessesMachine):
         """And at the same time, perhaps, there is a signal."""
         its = picked(wait, [each for each in self.waits() if each.instance.process.cancels])
         if its is None:
+            self.wait(wait, instance or 0, None)
             return
         other = None if instance is None else self.any_instance(instance)
         setting = other and other.process.desk.begin(other.event.set)

@@ -119,7 +119,7 @@ class SemaphoreMachine(ProcessesMachine):
 
     def permits(self) -> list[Held]:
         """Those that somebody can give back."""
-        return [each for each in [*self.seated, *self.void] if each.permit is not None]
+        return [each for each in [*self.void, *self.seated] if each.permit is not None]
 
     def available(self) -> int:
         """How many are free, or would be if what is over was taken back."""
@@ -205,9 +205,11 @@ class SemaphoreMachine(ProcessesMachine):
 
     @rule(instance=PICKS, how=st.sampled_from(["closed", "dropped", "dropped with permits"]))
     def instance_goes(self, instance: int, how: str) -> None:
-        its = picked(instance, self.open)
+        holders = [each for each in self.open if any(h.instance is each for h in self.permits())]
+        its = picked(instance, holders) or picked(instance, self.open)
         if its is None:
             return
+        del holders
         if how == "closed":
             self.close(its)
         elif not any(wait.instance is its for wait in self.waits()):
@@ -301,6 +303,7 @@ class SemaphoreMachine(ProcessesMachine):
         its = picked(wait, [each for each in self.waits() if each.instance.process.cancels])
         held = None if permit is None else picked(permit, self.permits())
         if its is None:
+            self.wait(wait, permit or 0, None)
             return
         release = held and held.process and held.process.desk.begin(held.permit.release)
         its.actor.cancel(its.call)
@@ -320,12 +323,15 @@ class SemaphoreMachine(ProcessesMachine):
             self.release_all(actor)
         else:
             held = picked(permit, self.permits())
-            if held is not None and held.process is not None:
+            if held is None:
+                self.try_once(permit, actor, False, MOST)
+            elif held.process is not None:
                 self.let_go(held, self.idle(held.process, actor), through=how == "instance")
 
     @rule(instance=PICKS, actor=PICKS)
     def release_whichever(self, instance: int, actor: int) -> None:
-        its = picked(instance, self.open)
+        holders = [each for each in self.open if any(h.instance is each for h in self.permits())]
+        its = picked(instance, holders) or picked(instance, self.open)
         if its is None:
             return
         who = self.idle(its.process, actor)
@@ -418,8 +424,12 @@ class SemaphoreMachine(ProcessesMachine):
                 self.missing += bool(self.waits())
 
     @rule(noticed=st.booleans())
-    def leases_of_the_dead_end(self, noticed: bool) -> None:
-        if not self.looked_after() or self.recovers:
+    def time_passes(self, noticed: bool) -> None:
+        """The leases of the dead end, or a recovery."""
+        if self.recovers:
+            self.recovery_ends()
+            return
+        if not self.looked_after():
             return
         dead = [each for each in self.seated if not each.live]
         live = {each.grant for each in self.seated if each.live}
@@ -433,14 +443,12 @@ class SemaphoreMachine(ProcessesMachine):
             self.watchdogs_come()
             self.missing = 0
 
-    @rule()
     def recovery_ends(self) -> None:
-        if self.recovers:
-            self.view.end_recovery()
-            self.view.end_leases(but={each.grant for each in self.seated})
-            self.watchdogs_come()
-            self.recovers = False
-            self.missing = 0 if self.looked_after() else MOST
+        self.view.end_recovery()
+        self.view.end_leases(but={each.grant for each in self.seated})
+        self.watchdogs_come()
+        self.recovers = False
+        self.missing = 0 if self.looked_after() else MOST
 
     def lose_data(self) -> None:
         if not self.looked_after() or self.recovers:

@@ -379,6 +379,7 @@ class TimersMachine(ProcessesMachine):
     def the_dead_come_back(self, ghost: int, what: Any) -> None:
         found = picked(ghost, self.ghosts)
         if found is None:
+            self.somebody_takes_timers_and_dies(list(TOPICS), 1)
             return
         its, claimed = found
         member, begun = claimed.member.decode(), now()
@@ -400,6 +401,7 @@ class TimersMachine(ProcessesMachine):
         its = self.any_instance(instance)
         found = picked(dead, [self.model.dead[each] for each in sorted(self.model.dead)])
         if found is None:
+            self.handle_ready(instance, 3)
             return
         topic = topic or found.topic
         member = _member(topic, found.timer_id)
