@@ -63,6 +63,20 @@ async def test_its_timers_can_be_replaced_and_removed(
     assert record.payloads == ["new"] and await is_empty(timers)
 
 
+async def test_one_is_noticed_though_others_have_taken_theirs_meanwhile(
+    make_timers: MakeTimers, client: Redis
+) -> None:
+    ours, theirs = Record(), Record("letters")
+    timers, others = make_timers(ours.router), make_timers(theirs.router)
+    old = Predecessor(client, timers)
+    await old.set("letters--1", '"theirs"', -5)
+    assert await timers.handle_ready_timers() == 0
+    assert await others.handle_ready_timers() == 1
+    await old.set("notes--1", '"ours"', -5)
+    assert await timers.handle_ready_timers() == 1
+    assert (ours.payloads, theirs.payloads) == (["ours"], ["theirs"])
+
+
 async def test_what_it_arms_while_others_work_is_noticed(
     make_timers: MakeTimers, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
