@@ -49,6 +49,7 @@ def register_profiles() -> None:
         # The same courses each time.  To shrink one would take longer than a test may.
         derandomize=True,
         phases=[Phase.explicit, Phase.generate],
+        report_multiple_bugs=False,
         deadline=None,
         suppress_health_check=checks,
     )
@@ -56,6 +57,7 @@ def register_profiles() -> None:
         LONG,
         max_examples=10_000,
         stateful_step_count=60,
+        report_multiple_bugs=False,
         deadline=None,
         print_blob=True,
         suppress_health_check=checks,
