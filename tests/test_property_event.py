@@ -20,7 +20,7 @@ from redsync._protocol.keys import EventKeys
 from redsync.cli.server import Server
 
 from .support.process import Kind
-from .support.processes import KIND, PATIENCE, Process, ProcessesMachine
+from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
 from .support.properties import NAMES, PICKS, failing, own, picked, run, within
 from .support.worlds import Actor, Call, World
 
@@ -264,8 +264,8 @@ class EventMachine(ProcessesMachine):
 
         within(PATIENCE, mismatch)  # so whoever comes later, comes later
 
-    @rule(wait=PICKS, instance=st.none() | PICKS)
-    def waiter_is_cancelled(self, wait: int, instance: int | None) -> None:
+    @rule(wait=PICKS, instance=st.none() | PICKS, pause=PAUSE)
+    def waiter_is_cancelled(self, wait: int, instance: int | None, pause: float) -> None:
         """And at the same time, perhaps, there is a signal."""
         its = picked(wait, [each for each in self.waits() if each.instance.process.cancels])
         if its is None:
@@ -273,6 +273,7 @@ class EventMachine(ProcessesMachine):
             return
         other = None if instance is None else self.any_instance(instance)
         setting = other and other.process.desk.begin(other.event.set)
+        time.sleep(pause if setting else 0)
         its.actor.cancel(its.call)
         its.withdrawn = True
         its.call.error(PATIENCE)
@@ -304,8 +305,9 @@ class EventMachine(ProcessesMachine):
             self.watchdogs_come()  # what is missing gets a lease
             within(PATIENCE, self.mismatch)  # and who waits gets what there is
             self.view.end_leases()
+            if any(each.timeout != 0.01 for each in self.waits()):
+                self.astray = 0  # else nobody may be there who would look
             self.watchdogs_come()
-            self.astray = 0
 
     def lose_data(self) -> None:
         self.raw.flushall()

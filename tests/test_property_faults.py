@@ -373,12 +373,6 @@ class CoreFault:
 
 CORE_FAULTS: Final = [
     CoreFault(
-        "whoever is cancelled keeps what it was granted",
-        SEMAPHORE,
-        "pool.Pool.abandon",
-        lambda pool, owner: None,
-    ),
-    CoreFault(
         "the permits of a closed instance are renewed",
         SEMAPHORE,
         "pool.Pool.leave_alone",

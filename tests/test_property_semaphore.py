@@ -22,7 +22,7 @@ from redsync import (
 from redsync.cli.server import Server
 
 from .support.process import Kind
-from .support.processes import KIND, PATIENCE, Process, ProcessesMachine
+from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
 from .support.properties import NAMES, PICKS, failing, own, picked, run, within
 from .support.semaphore_view import Grant, SemaphoreView, State
 from .support.worlds import Actor, Call, World
@@ -297,8 +297,8 @@ class SemaphoreMachine(ProcessesMachine):
 
         within(PATIENCE, mismatch)
 
-    @rule(wait=PICKS, permit=st.none() | PICKS)
-    def waiter_is_cancelled(self, wait: int, permit: int | None) -> None:
+    @rule(wait=PICKS, permit=st.none() | PICKS, pause=PAUSE)
+    def waiter_is_cancelled(self, wait: int, permit: int | None, pause: float) -> None:
         """And at the same time, perhaps, a permit is released."""
         its = picked(wait, [each for each in self.waits() if each.instance.process.cancels])
         held = None if permit is None else picked(permit, self.permits())
@@ -306,6 +306,7 @@ class SemaphoreMachine(ProcessesMachine):
             self.wait(wait, permit or 0, None)
             return
         release = held and held.process and held.process.desk.begin(held.permit.release)
+        time.sleep(pause if release else 0)
         its.actor.cancel(its.call)
         its.withdrawn = True
         its.call.error(PATIENCE)

@@ -16,14 +16,18 @@ from redis import Redis
 from . import Reachable
 from .process import KINDS, Kind
 from .properties import PICKS, picked, within
+from .sync import disconnect
 from .worlds import Actor, World
 
-__all__ = ["KIND", "PATIENCE", "Process", "ProcessesMachine"]
+__all__ = ["KIND", "PATIENCE", "PAUSE", "Process", "ProcessesMachine"]
 
 PATIENCE: Final = 10.0
 """Seconds in which what has to happen, happens, on a machine that stalls now and then."""
 
 KIND: Final = st.sampled_from(KINDS)
+
+PAUSE: Final = st.sampled_from([0.0, 0.0002, 0.0005, 0.001])
+"""Seconds between two things that may meet."""
 
 _PROCESSES: Final = 3
 _ACTORS: Final = 3
@@ -123,4 +127,4 @@ class ProcessesMachine(RuleBasedStateMachine):
             each.end()
         if well:
             within(PATIENCE, lambda: [each["addr"] for each in self.raw.client_list()][1:])
-        self.raw.close()
+        disconnect(self.raw)
