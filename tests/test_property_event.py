@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 from redis import Redis
@@ -21,7 +22,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
-from .support.properties import NAMES, PICKS, failing, own, picked, run, within
+from .support.properties import NAMES, PICKS, failing, limit, own, picked, run, within
 from .support.worlds import Actor, Call, World
 
 GRACE: Final = 2000
@@ -370,7 +371,8 @@ def _signals(event: Any) -> Any:
     return event._homes.get().station
 
 
+@pytest.mark.timeout(limit())
 def test_an_event_keeps_its_promises_in_random_courses(
     server: Server, worlds: Mapping[Kind, World]
 ) -> None:
-    run(lambda: EventMachine(server, worlds), examples=60, steps=30)
+    run(lambda: EventMachine(server, worlds), examples=80, steps=30)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 
@@ -23,7 +24,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
-from .support.properties import NAMES, PICKS, failing, own, picked, run, within
+from .support.properties import NAMES, PICKS, failing, limit, own, picked, run, within
 from .support.semaphore_view import Grant, SemaphoreView, State
 from .support.worlds import Actor, Call, World
 
@@ -624,7 +625,8 @@ def _exit(holding: Any) -> Callable[[], Any]:
     return lambda: leave(None, None, None)
 
 
+@pytest.mark.timeout(limit())
 def test_a_semaphore_keeps_its_promises_in_random_courses(
     server: Server, worlds: Mapping[Kind, World]
 ) -> None:
-    run(lambda: SemaphoreMachine(server, worlds), examples=60, steps=30)
+    run(lambda: SemaphoreMachine(server, worlds), examples=90, steps=30)

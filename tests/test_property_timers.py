@@ -30,7 +30,7 @@ from redsync.cli.server import Server
 
 from .support.process import Kind
 from .support.processes import KIND, Process, ProcessesMachine
-from .support.properties import PICKS, failing, own, picked, run
+from .support.properties import PICKS, failing, limit, own, picked, run
 from .support.timers_model import Dead, Timer, TimersModel, What
 from .support.timers_view import LEASE, MOST_ATTEMPTS, Ghost, TimersState, TimersView, now
 from .support.worlds import World
@@ -711,8 +711,9 @@ def _check_dead(expected: Dead, found: Any) -> None:
     assert expected.error.lower() in found.error.lower(), f"{found} is not {expected}"
 
 
+@pytest.mark.timeout(limit())
 def test_timers_keep_their_promises_in_random_courses(
     server: Server, worlds: Mapping[Kind, World], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "redsync")  # handlers fail again and again
-    run(lambda: TimersMachine(server, worlds), examples=60, steps=30)
+    run(lambda: TimersMachine(server, worlds), examples=80, steps=30)

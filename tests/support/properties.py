@@ -17,6 +17,7 @@ __all__ = [
     "NAMES",
     "PICKS",
     "failing",
+    "limit",
     "own",
     "picked",
     "register_profiles",
@@ -68,6 +69,11 @@ def register_profiles() -> None:
 def thorough() -> bool:
     """Whether there is time for more than CI has."""
     return Phase.shrink in settings().phases
+
+
+def limit() -> int:
+    """Seconds after which a test is given up, 0: never."""
+    return 0 if thorough() else 180
 
 
 def run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int) -> None:
