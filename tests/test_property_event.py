@@ -296,7 +296,7 @@ class EventMachine(ProcessesMachine):
             else:
                 self.view.set_and_cut()
                 self.signals += 1
-                self.astray += bool(self.waits())
+                self.astray += 1  # if somebody waits, or has only just ceased to
 
     @rule()
     def time_is_over(self) -> None:

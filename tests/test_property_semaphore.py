@@ -423,7 +423,7 @@ class SemaphoreMachine(ProcessesMachine):
             if its is not None:
                 self.view.release_and_cut(its.grant, its.owner)
                 self.seated.remove(its)
-                self.missing += bool(self.waits())
+                self.missing += 1  # if somebody waits, or has only just ceased to
 
     @rule(noticed=st.booleans())
     def time_passes(self, noticed: bool) -> None:
