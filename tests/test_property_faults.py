@@ -80,7 +80,6 @@ FAULTS: Final = [
         "semaphore/",
         "local surplus = circulating() - count",
         "local surplus = 0",
-        usual=True,
     ),
     Fault(
         "a slot comes back although there are enough",
@@ -137,6 +136,7 @@ FAULTS: Final = [
         "semaphore/",
         "call('ZRANGEBYSCORE', held, '-inf', now)",
         "call('ZRANGEBYSCORE', held, '-inf', '(0')",
+        usual=True,
     ),
     Fault(
         "somebody is woken twice by one signal",
