@@ -136,7 +136,6 @@ FAULTS: Final = [
         "semaphore/",
         "call('ZRANGEBYSCORE', held, '-inf', now)",
         "call('ZRANGEBYSCORE', held, '-inf', '(0')",
-        usual=True,
     ),
     Fault(
         "somebody is woken twice by one signal",

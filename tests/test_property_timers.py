@@ -640,8 +640,8 @@ class Handled:
             and timer.earliest <= self.ended
             and self.model.claim(member, self.begun, self.ended) == "run"
         ):
-            timer.attempts -= 1  # it was taken again at once, and given back
-            timer.act(timer.due)
+            timer.attempts -= 1  # it may have been taken again at once, and given back
+            timer.act(timer.due, self.ended)
 
 
 def _noted(entry: Run, what: str, call: Callable[[], Any]) -> Callable[[], Any]:
