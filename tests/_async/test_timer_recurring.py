@@ -205,3 +205,18 @@ async def test_a_series_of_the_last_century_that_can_be_told_keeps_its_period(
     assert await client.hgetall(timers._scripts.keys.state) == records
     with pytest.raises(ValueError, match="before 2242"):
         await timers.set_timer("notes", "x", 1, activate_at=last + timedelta(days=1))
+
+
+async def test_missed_instants_are_in_nobodys_way_however_few_run_at_once(
+    make_timers: MakeTimers,
+) -> None:
+    record = Record()
+    timers = make_timers(record.router, concurrency=1)
+    began = datetime.now(timezone.utc) - timedelta(minutes=10)
+    minute = timedelta(minutes=1)
+    await timers.set_timer(
+        "notes", "often", "often", activate_at=began, every=minute, missed=MissedRuns.ALL
+    )
+    await timers.set_timer("notes", "once", "once", NOW)
+    assert await timers.handle_ready_timers() == 2
+    assert record.payloads == ["often", "once"]
