@@ -27,6 +27,11 @@ _WHOLE: Final = 3600.0
 """Seconds after which there is a pass even if nothing seems to have changed: redis-timers may have
 removed as many as it has armed."""
 
+_AMONG_OTHERS: Final = 300.0
+"""The same while some were left to others: these may have adopted theirs, and as many of ours have
+come.
+"""
+
 
 class Adoption:
     """Passes over the timeline: at the start of a worker, and when there are more timers without a
@@ -63,6 +68,10 @@ class Adoption:
         if self._worker is not None:
             await self._worker.join(2 * _PATIENCE)
 
+    def forget(self) -> None:
+        """Have the next `look_now` make a pass if there is any timer without a record."""
+        self._left = 0
+
     async def look_now(self, schedule: Schedule, unindexed: int, topics: Iterable[str]) -> bool:
         """Make a pass, if there are timers for it; tells whether it has adopted any."""
         self._adopted = 0
@@ -91,6 +100,8 @@ class Adoption:
         self._left = -1  # should this fail
         await schedule.ask(schedule.scripts.register(topics), _PATIENCE)
         self._left = await self._adopt_all(schedule, topics)
+        if self._left > 0:
+            self._whole = now + _AMONG_OTHERS
 
     async def _adopt_all(self, schedule: Schedule, topics: frozenset[str]) -> int:
         """Go through the timeline; returns how many were left to others."""

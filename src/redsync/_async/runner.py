@@ -118,22 +118,28 @@ class Runner:
     async def drain(self) -> int:
         """Run each timer that is due, once, and wait for the end; returns how many there were."""
         seen: set[bytes] = set()
+        kept: list[Lease] = []
+        self._adoption.forget()
         try:
             while True:
                 turn, asked = await self._turn(self._size, leaving=True)
-                # What is due at once again, as it failed or was armed anew, would go on for ever.
+                # What is due at once again, as it failed or was armed anew, would go on for ever:
+                # it is kept until all others had their turn.
                 fresh = [each for each in turn.claimed if each.member not in seen]
-                self._give_back([each for each in turn.claimed if each.member in seen])
+                again = [each for each in turn.claimed if each.member in seen]
+                kept += [self._hold(each, asked) for each in again]
                 seen.update(each.member for each in fresh)
                 self._begin_all(fresh, turn.now, asked)
                 await self._all_ended()
                 adopted = await self._adoption.look_now(
                     self._schedule, turn.unindexed, self._duties
                 )
-                if not fresh and not adopted:
+                if not (turn.claimed or adopted or turn.wait == 0):
                     break
+            self._return(kept)
             await self._finish()
         except BaseException:
+            self._return(kept)
             await self._cut_off()
             raise
         finally:
@@ -258,11 +264,18 @@ class Runner:
 
     def _begin_all(self, timers: list[Claimed], now: int, asked: float) -> None:
         for claimed in timers:
-            duty = self._duties[claimed.topic]
-            lease = self._schedule.hold(claimed, duty.policy.lease, asked)
+            lease = self._hold(claimed, asked)
             lateness = max(0, now - claimed.due) / 1e6
             self._running.add(lease)
-            self._crew.start(partial(self._job, duty, lease, lateness))
+            self._crew.start(partial(self._job, self._duties[claimed.topic], lease, lateness))
+
+    def _hold(self, claimed: Claimed, asked: float) -> Lease:
+        return self._schedule.hold(claimed, self._duties[claimed.topic].policy.lease, asked)
+
+    def _return(self, kept: list[Lease]) -> None:
+        while kept:
+            lease = kept.pop()
+            self._schedule.finish(lease, _back(lease.claimed))
 
     def _give_back(self, claimed: list[Claimed]) -> None:
         for each in claimed:

@@ -179,6 +179,7 @@ local function runnable(ordinal, member, r, score)
     r.rearmed, r.attempts = false, 0
   end
   if r.due > now then
+    call('ZADD', due(ordinal), seconds(r.due), r.seq .. member)
     return false
   end
   if r.attempts >= tonumber(option(ordinal, 3)) then
@@ -291,6 +292,9 @@ local function watch(ordinal)
       wait = mine
     end
   else
+    if mode == 'go' and first <= now then
+      wait = now
+    end
     if who == worker then
       call('HDEL', meta, field)
     end
