@@ -130,7 +130,8 @@ class Processes:
         s = self.setting
         made = self.script(nothing(s.slots), 0, 1)
         made.begin(s.count, s.grace, s.ttl, _KEEP)
-        return World(made.state, (self._idle,) * s.clients, (), s.budget)
+        idle = self._idle._replace(seen=made.fixed.fence if s.behind else 0)
+        return World(made.state, (idle,) * s.clients, (), s.budget)
 
     # Steps
 
