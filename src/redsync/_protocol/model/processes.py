@@ -93,6 +93,8 @@ class Setting:
     resizes: int = 0
     newcomers: int = 0
     """How often a process that never knew the semaphore makes it anew after a loss."""
+    void: bool = False
+    """Whether commands stay under way that can have no effect any more; else they are dropped."""
     behind: bool = False
     """Whether the server's clock is behind all fences, as if it had been set back."""
 
@@ -306,7 +308,8 @@ class Processes:
         else:
             name, arguments = "release", (one, other, owner)
         for server, _ in self._run(world, name, arguments, 0):
-            yield f"{what} arrives", rest._replace(server=server), ""
+            wrong = _undone(world.server, server, other) if kind == RESIZE else ""
+            yield f"{what} arrives", rest._replace(server=server), wrong
             if server != world.server:  # its sender does not hear it, and sends it again
                 yield f"{what} arrives, not for the last time", world._replace(server=server), ""
 
@@ -481,8 +484,8 @@ class Processes:
 
     def _without_the_void(self, world: World) -> World:
         """Without what can have no effect any more."""
-        if world.copy is not None or (not world.under_way and all(c.phase != WAITS and
-                c.phase != ASKS_AGAIN for c in world.clients)):
+        waiting = any(each.phase in (WAITS, ASKS_AGAIN) for each in world.clients)
+        if self.setting.void or world.copy is not None or not (world.under_way or waiting):
             return world
         server = world.server
         owners = [each.owner for each in server.records if each is not None]
@@ -723,6 +726,13 @@ def _is_tied(server: State) -> bool:
     """Whether two leases are over that ended at the same time."""
     over = [end for end in server.held if end is not None and end <= 0]
     return len(set(over)) < len(over)
+
+
+def _undone(before: State, after: State, version: int) -> str:
+    """What is wrong with a late resize that was to replace a version."""
+    if before.meta is None or after.meta is None or before.meta.version == version:
+        return ""
+    return "a late resize undoes another" if before.meta.count != after.meta.count else ""
 
 
 def _check_keys(server: State) -> str:

@@ -264,14 +264,13 @@ class Workers:
             yield f"{what} ({_KINDS[command.kind]} under way)", after, ""
 
     def _arrive(self, world: World, at: int, command: Command) -> Iterator[Step]:
-        rest = world._replace(under_way=world.under_way[:at] + world.under_way[at + 1 :])
+        others = world.under_way[:at] + world.under_way[at + 1 :]
         what = f"a late {_KINDS[command.kind]}"
-        yield f"{what} never arrives", rest, ""
-        after, wrong = self._execute(rest, command)
-        yield f"{what} arrives", after, wrong
+        yield f"{what} never arrives", world._replace(under_way=others), ""
+        after, wrong = self._execute(world, command)
+        yield f"{what} arrives", after._replace(under_way=others), wrong
         if command.kind in (ARM, CANCEL) and not self._is_known(world, command):
-            again = after._replace(under_way=world.under_way)
-            yield f"{what} arrives, not for the last time", again, wrong
+            yield f"{what} arrives, not for the last time", after, wrong
 
     def _lose(self, world: World) -> Iterator[Step]:
         if world.budget[_LOSSES]:
@@ -378,6 +377,8 @@ class Workers:
             return "a timer is run that is not armed"
         if wish.due:
             return "a timer is run before it is due"
+        if claimed.attempt > self.setting.attempts:
+            return "a timer is run once too often"
         if claimed.payload != wish.arming:
             return "a timer is run with another's payload"
         if lost:
