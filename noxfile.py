@@ -1,6 +1,7 @@
 """What CI runs, and what may be run before a change is sent in.
 
 nox                    lint, test and dist
+nox -s model           explore the model of the protocol, all of it, for some minutes
 nox -s twin            only bring the blocking twin up to date (-- --check: only compare)
 nox -s test -- -k fork hand arguments to pytest
 nox -s servers clients the tests against many servers, and with many versions of redis-py: hours
@@ -65,6 +66,13 @@ def test(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox."""
     session.install("-e", ".[demo]", *groups("test"))
     session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session
+def model(session: nox.Session) -> None:
+    """Explore the model of the protocol in its full size; names of configurations may follow."""
+    session.install("-e", ".")
+    session.run("python", "-m", "redsync._protocol.model", *session.posargs)
 
 
 @nox.session

@@ -27,10 +27,11 @@ SEMAPHORES: Final = {
 }
 
 TIMERS: Final = {
-    "one worker": workers.Setting(workers=1, under_way=1, arms=1, cancels=1),
+    "late commands": workers.Setting(workers=1, size=1, arms=1, cancels=0),
+    "removals": workers.Setting(workers=1, under_way=0, arms=1),
     "armed anew": workers.Setting(workers=1, under_way=0, cancels=0),
     "two workers": workers.Setting(size=1, under_way=0, arms=1, cancels=0),
-    "losses": workers.Setting(workers=1, under_way=0, arms=1, cancels=0, losses=1),
+    "losses": workers.Setting(workers=1, size=1, under_way=0, arms=1, cancels=0, losses=1),
 }
 
 
@@ -204,7 +205,7 @@ class ShrinksByNumber(Script):
     """What counts is the number of a slot, and not how many circulate."""
 
     def is_wanted(self, slot: int) -> bool:
-        return slot < self.fixed.count
+        return slot < self.fixed.permits
 
 
 class FillsWhatIsMissing(Script):
@@ -212,7 +213,7 @@ class FillsWhatIsMissing(Script):
 
     def fill(self) -> None:
         listed = {slot for slot, _ in self.free}
-        for slot in range(self.fixed.count):
+        for slot in range(self.fixed.permits):
             if self.held[slot] is None and slot not in listed:
                 self.push(slot)
 

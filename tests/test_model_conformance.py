@@ -21,6 +21,7 @@ from redsync._protocol.model.processes import Call, Processes, Setting, later
 from redsync._protocol.model.semaphore import (
     ANY,
     Empty,
+    Facts,
     Meta,
     Record,
     Script,
@@ -30,6 +31,7 @@ from redsync._protocol.model.semaphore import (
 )
 from redsync._protocol.semaphore import (
     Contents,
+    Token,
     parse_acquired,
     parse_facts,
     parse_tended,
@@ -101,7 +103,7 @@ class Semaphores:
         keys, meta = self.keys, state.meta
         fields: dict[str, object] = {}
         if meta is not None:
-            fields = dict(zip(FIXED, (meta.count, fence(meta.version), fence(meta.fence),
+            fields = dict(zip(FIXED, (meta.permits, fence(meta.version), fence(meta.fence),
                 UNIT * meta.grace, UNIT * meta.ttl, UNIT * meta.keep, instant(meta.recovery)),
                 strict=True))  # fmt: skip
         for slot, record in enumerate(state.records):
@@ -155,10 +157,10 @@ class Semaphores:
         meta = None
         if fixed:
             assert set(fixed) == set(FIXED)
-            times = (fixed[name] // UNIT for name in ("grace", "ttl", "keep"))
+            grace, ttl, keep = (fixed[name] // UNIT for name in ("grace", "ttl", "keep"))
             recovery = unit(fixed["recovery"])
             version, highest = rank(fixed["version"]), rank(fixed["fence"])
-            meta = Meta(fixed["count"], version, highest, *times, recovery)
+            meta = Meta(fixed["count"], version, highest, grace, ttl, keep, recovery)
         records: list[Record | None] = [None] * slots
         for slot, text in contents.records.items():
             number, *rest = text.split(" ")
@@ -179,14 +181,13 @@ class Semaphores:
             return Tended(wait(tended.wait), tuple(tended.seated), self._facts(tended.facts))
         if name == "acquire":
             found = parse_acquired(reply)
-            if found is None or isinstance(found, tuple) and len(found) == 2:
+            if found is None or isinstance(found, Token):
                 return found and (found[0], rank(found[1]))
-            assert found is not None
             return Empty(wait(found.wait), found.pushed, self._facts(found.facts))
         facts = parse_facts(reply)
         return facts and self._facts(facts)
 
-    def _facts(self, facts: Any) -> tuple[int, ...]:
+    def _facts(self, facts: Any) -> Facts:
         version, highest = rank(facts.version), rank(facts.fence)
         return (facts.count, version, highest, facts.grace // UNIT, facts.ttl // UNIT)
 
@@ -226,8 +227,8 @@ SETTINGS: Final = {
     "undamaged": Setting(clients=2, under_way=1),
     "losses": Setting(clients=2, under_way=0, losses=1, newcomers=1),
     "failover": Setting(clients=2, slots=1, count=1, under_way=0, failovers=1),
-    "resizes": Setting(clients=1, under_way=1, resizes=2),
-    "clock behind": Setting(clients=2, slots=1, count=1, under_way=0, losses=1, behind=True),
+    "resizes": Setting(clients=2, under_way=0, resizes=1),
+    "clock behind": Setting(clients=1, under_way=0, losses=1, behind=True),
 }
 
 
@@ -237,11 +238,11 @@ def test_every_script_that_an_exploration_runs_does_what_the_real_one_does(
     redis: Any, name: str
 ) -> None:
     model = Processes(SETTINGS[name])
-    assert Exploration(model, most=4000).run().violation == ""
+    assert Exploration(model, most=3000).run().violation == ""
     calls = list(model.calls)
     assert len(calls) > 50
     real = Semaphores(redis)
-    for call in random.Random(1).sample(calls, min(len(calls), 1500)):
+    for call in random.Random(1).sample(calls, min(len(calls), 1000)):
         compare(real, call)
 
 
@@ -344,7 +345,7 @@ RARE: Final = ("create", "lose", "set_back", "rewind")
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_random_courses_of_the_semaphore_leave_what_the_real_scripts_leave(
     redis: Any, seed: int
 ) -> None:

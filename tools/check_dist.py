@@ -38,6 +38,8 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     assert scripts, "the wheel lacks the Lua scripts"
     assert scripts == below(sources, "_protocol/lua", ".lua")
     assert "redsync/py.typed" in packed
+    assert below(sources, "_protocol/model", ".py"), "the sdist lacks the model"
+    assert not below(packed, "_protocol/model", ""), "the wheel holds the model"
     stray = {name for name in packed if PurePosixPath(name).parts[0] in ("tests", "tools")}
     assert not stray, f"the wheel holds {stray}"
 

@@ -1,55 +1,72 @@
 """python -m redsync._protocol.model: explore everything, and print what there was.
 
-Names of configurations may follow; those that are large are marked.
+Beginnings of names may follow, to explore only the configurations that are called like this.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
+from . import processes, workers
 from .explore import Exploration, Found
-from .processes import Processes, Setting
+from .processes import Processes
+from .workers import Workers
 
-CONFIGURATIONS: Final[dict[str, Callable[[], Any]]] = {
-    "semaphore": lambda: Processes(Setting()),
-    "semaphore, two commands under way": lambda: Processes(Setting(under_way=2)),
-    "semaphore, all data or one key lost": lambda: Processes(Setting(losses=1)),
-    "semaphore, data lost twice": lambda: Processes(Setting(losses=2, under_way=0)),
-    "semaphore, failover": lambda: Processes(Setting(failovers=1)),
-    "semaphore, a newcomer after a loss": lambda: Processes(Setting(losses=1, newcomers=1)),
-    "semaphore, the clock behind": lambda: Processes(
-        Setting(clients=2, losses=1, behind=True, under_way=0)
-    ),
-    "semaphore, two resizes": lambda: Processes(Setting(resizes=2)),
-    "semaphore, resize and loss": lambda: Processes(
-        Setting(clients=2, resizes=1, losses=1)
-    ),
-    "semaphore, longer times": lambda: Processes(Setting(ttl=4, grace=2)),
+SEMAPHORES: Final = {
+    "a command under way": processes.Setting(),
+    "two commands under way": processes.Setting(under_way=2),
+    "data lost": processes.Setting(losses=1),
+    "data lost twice": processes.Setting(losses=2, under_way=0),
+    "a newcomer after a loss": processes.Setting(losses=1, newcomers=1),
+    "failover": processes.Setting(failovers=1, under_way=0),
+    "failover, one slot": processes.Setting(clients=2, slots=1, count=1, failovers=1),
+    "two resizes": processes.Setting(resizes=2, under_way=0),
+    "a resize under way": processes.Setting(clients=2, resizes=2),
+    "resize and loss": processes.Setting(clients=2, resizes=1, losses=1, under_way=0),
+    "the clock behind": processes.Setting(clients=2, under_way=0, behind=True),
+    "the clock behind, data lost": processes.Setting(clients=1, losses=2, under_way=0, behind=True),
+    "longer times": processes.Setting(ttl=4, grace=2),
+}
+
+TIMERS: Final = {
+    "a command under way": workers.Setting(size=1, arms=1, cancels=0),
+    "a removal": workers.Setting(size=1, arms=1, under_way=0),
+    "armed anew": workers.Setting(size=1, cancels=0, under_way=0),
+    "armed anew, a command under way": workers.Setting(workers=1, cancels=0),
+    "two runs beside each other": workers.Setting(workers=1, under_way=0),
+    "three workers": workers.Setting(workers=3, size=1, arms=1, cancels=0, under_way=0),
+    "records or index lost": workers.Setting(size=1, arms=1, cancels=0, losses=1, under_way=0),
 }
 
 
 def explore(name: str) -> Found:
     """Explore one of them, and tell how far it is."""
+    kind, _, what = name.partition(": ")
+    terminal = sys.stderr.isatty()
 
     def progress(states: int, transitions: int, depth: int) -> None:
-        if sys.stderr.isatty():
+        if terminal:
             text = f"{name}: {states:,} states, {transitions:,} transitions, depth {depth}"
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
-    found = Exploration(CONFIGURATIONS[name](), progress=progress).run()
-    if sys.stderr.isatty():
+    if kind == "semaphore":
+        found = Exploration(Processes(SEMAPHORES[what]), progress=progress).run()
+    else:
+        found = Exploration(Workers(TIMERS[what]), progress=progress).run()
+    if terminal:
         print("\r\x1b[K", end="", file=sys.stderr)
     return found
 
 
-def main(names: list[str]) -> int:
-    """Explore all of them, or those that are named."""
-    failed = False
-    for name in names or CONFIGURATIONS:
+def main(beginnings: list[str]) -> int:
+    """Explore all of them, or those whose names begin like this."""
+    names = [f"semaphore: {each}" for each in SEMAPHORES] + [f"timers: {each}" for each in TIMERS]
+    chosen = [name for name in names if name.startswith(tuple(beginnings or [""]))]
+    failed = not chosen
+    for name in chosen:
         found = explore(name)
-        print(f"{name:<44}{found}", flush=True)
+        print(f"{name:<40}{found}", flush=True)
         if found.violation:
             failed = True
             print(found.trace, flush=True)

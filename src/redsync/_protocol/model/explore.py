@@ -20,7 +20,7 @@ class Model(Protocol[S]):
         """The first state."""
 
     def steps(self, state: S) -> Iterator[tuple[str, S, str]]:
-        """All that can happen next: what it is, where it leads, and what is wrong with it, if so."""
+        """All that can happen next: what it is, where it leads, and what is wrong with it."""
 
     def check(self, state: S) -> str:
         """What is wrong with a state, or nothing."""
@@ -80,14 +80,14 @@ class Exploration(Generic[S]):
         self._order: list[bytes] = []
         self._parents = array("q")
         self._transitions = 0
+        self._depth = 0
         self._complete = False
 
     def run(self) -> Found:
         """Go through it until there is nothing new, or something is wrong."""
         began = monotonic()
-        depth = 0
         wrong = ""
-        for depth, wrong in self._visit(began):
+        for wrong in self._visit(began):
             if wrong or (self._most is not None and len(self._order) >= self._most):
                 break
         else:
@@ -95,25 +95,26 @@ class Exploration(Generic[S]):
         return Found(
             states=len(self._order),
             transitions=self._transitions,
-            depth=depth,
+            depth=self._depth,
             seconds=monotonic() - began,
             complete=self._complete,
             violation=wrong,
             trace=self._told(wrong) if wrong else "",
         )
 
-    def _visit(self, began: float) -> Iterator[tuple[int, str]]:
-        """Take the steps of one state after the other; yields its depth, and what is wrong."""
+    def _visit(self, began: float) -> Iterator[str]:
+        """Take the steps of one state after the other; yields what is wrong."""
         model, order, parents = self._model, self._order, self._parents
         pack, check = model.pack, model.check
         first = pack(model.start())
         seen = {first}
         order.append(first)
         parents.append(-1)
-        at, depth, layer, news = 0, 0, 1, began + _NEWS
+        at, layer, news = 0, 1, began + _NEWS
         while at < len(order):
             if at == layer:
-                depth, layer = depth + 1, len(order)
+                self._depth += 1
+                layer = len(order)
             for _, state, wrong in model.steps(model.unpack(order[at])):
                 self._transitions += 1
                 packed = pack(state)
@@ -123,11 +124,11 @@ class Exploration(Generic[S]):
                     parents.append(at)
                     wrong = wrong or check(state)
                     if wrong:
-                        yield depth + 1, wrong
+                        yield wrong
             if self._progress is not None and not at % 256 and monotonic() > news:
                 news = monotonic() + _NEWS
-                self._progress(len(order), self._transitions, depth)
-            yield depth, ""
+                self._progress(len(order), self._transitions, self._depth)
+            yield ""
             at += 1
 
     def _told(self, wrong: str) -> str:

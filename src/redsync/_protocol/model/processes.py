@@ -16,7 +16,7 @@ step is a script that Redis runs, with as much of its client as nobody can tell 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -52,9 +52,9 @@ class Client(NamedTuple):
     """For how long it believes in its permit."""
     sure: int
     """0 if Redis may have lost what it knew of the permit, and has not confirmed it since."""
-    count: int
+    permits: int
     version: int
-    """Of the count, as far as it knows."""
+    """Of the number of permits, as far as it knows."""
     seen: int
 
 
@@ -245,14 +245,14 @@ class Processes:
         """A claim, or a renewal."""
         ttl = self.setting.ttl
         seat = (client.slot, client.fence, client.owner, ttl)
-        arguments = (*self._terms, (client.count, client.version), False, (seat,))
+        arguments = (*self._terms, (client.permits, client.version), False, (seat,))
         what = f"c{number} renews {client.slot}:{client.fence}"
         for server, reply in self._run(world, "tend", arguments, client.seen):
             if reply.seated[0]:
                 heard, wrong = client._replace(left=ttl, sure=1), ""
             else:
                 what, heard = f"{what}: gone", self._ended(client)
-                wrong = self.setting.harmless and "a permit was taken from its holder" or ""
+                wrong = "a permit was taken from its holder" if self.setting.harmless else ""
             yield what, _with(world, number, self._told(heard, server), server), wrong
             if server != world.server:
                 unheard = _with(world, number, client, server)
@@ -260,7 +260,7 @@ class Processes:
 
     def _part(self, world: World, number: int, client: Client) -> Iterator[Step]:
         """The end of a permit. A renewal may be under way."""
-        phase, owner, slot, fence, *_ = client
+        _, owner, slot, fence, *_ = client
         token = f"{slot}:{fence}"
         after = _with(world, number, self._ended(client))
         yield f"c{number} dies, or forgets {token}", after, ""
@@ -275,7 +275,7 @@ class Processes:
         if meta is None:
             return
         for count in range(1, self.setting.slots + 1):
-            if count != meta.count:
+            if count != meta.permits:
                 arguments = (self.setting.ttl, _KEEP, count, meta.version)
                 what = f"c{number} resizes to {count}"
                 spent = _spend(world, _RESIZES)
@@ -375,13 +375,13 @@ class Processes:
 
     def _holding(self, client: Client, owner: int, slot: int, fence: int, left: int) -> Client:
         seen = max(client.seen, fence) if self.setting.behind else 0
-        return Client(HOLDS, owner, slot, fence, left, 1, client.count, client.version, seen)
+        return Client(HOLDS, owner, slot, fence, left, 1, client.permits, client.version, seen)
 
     def _waiting(self, client: Client) -> Client:
         return client._replace(phase=WAITS) if client.owner else client
 
     def _ended(self, client: Client) -> Client:
-        return Client(IDLE, 0, ANY, 0, 0, 1, client.count, client.version, client.seen)
+        return Client(IDLE, 0, ANY, 0, 0, 1, client.permits, client.version, client.seen)
 
     def _told(self, client: Client, server: State) -> Client:
         """It has had an answer."""
@@ -389,7 +389,7 @@ class Processes:
         if meta is not None and self.setting.behind and meta.fence > client.seen:
             client = client._replace(seen=meta.fence)
         if meta is not None and self.setting.resizes and meta.version >= client.version:
-            client = client._replace(count=meta.count, version=meta.version)
+            client = client._replace(permits=meta.permits, version=meta.version)
         return client
 
     def _noted(self, world: World, fence: int) -> World:
@@ -404,8 +404,8 @@ class Processes:
         if self.setting.behind and fence <= world.granted:
             return f"fence {fence} was granted after {world.granted}"
         out = server.circulating - len(server.free)
-        if out > server.meta.count:
-            return f"{out} slots are out, and there are {server.meta.count} permits"
+        if out > server.meta.permits:
+            return f"{out} slots are out, and there are {server.meta.permits} permits"
         return ""
 
     def check(self, world: World) -> str:
@@ -457,7 +457,7 @@ class Processes:
 
     def _end(self, server: State) -> str:
         s = self.setting
-        count = server.meta.count if server.meta else s.count
+        count = server.meta.permits if server.meta else s.count
         fences = [fence for _, fence in server.free]
         fences += [each.fence for each in server.records if each is not None]
         micros = max(fences, default=0) + 1
@@ -536,7 +536,7 @@ class Processes:
                 out.append(0)
             else:
                 highest = rank[meta.fence] if behind else 0
-                out += (1, meta.count, rank[meta.version], highest, meta.recovery)
+                out += (1, meta.permits, rank[meta.version], highest, meta.recovery)
             for record in records:
                 if record is None:
                     out += (0, 0)
@@ -732,7 +732,7 @@ def _undone(before: State, after: State, version: int) -> str:
     """What is wrong with a late resize that was to replace a version."""
     if before.meta is None or after.meta is None or before.meta.version == version:
         return ""
-    return "a late resize undoes another" if before.meta.count != after.meta.count else ""
+    return "a late resize undoes another" if before.meta.permits != after.meta.permits else ""
 
 
 def _check_keys(server: State) -> str:
@@ -764,4 +764,4 @@ def _shown(server: State) -> str:
             parts.append(f"s{slot} is {record.fence}{who}{lease}")
     free = " ".join(f"{slot}:{fence}" for slot, fence in server.free)
     recovery = f", recovers for {server.meta.recovery}" if server.meta.recovery else ""
-    return f"{server.meta.count} permits, {', '.join(parts)}, free [{free}]{recovery}"
+    return f"{server.meta.permits} permits, {', '.join(parts)}, free [{free}]{recovery}"

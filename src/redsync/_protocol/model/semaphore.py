@@ -25,7 +25,8 @@ Return = tuple[int, int, int]
 class Meta(NamedTuple):
     """The fixed fields of `meta`."""
 
-    count: int
+    permits: int
+    """`count`, which tuples have already."""
     version: int
     fence: int
     grace: int
@@ -147,7 +148,7 @@ class Script:
                 self.begin(count, grace, ttl, keep)
             else:
                 return None
-        elif count is not None and count != self.meta.count:
+        elif count is not None and count != self.meta.permits:
             return self.facts()
         self.keep_alive(ttl, keep)
         return self.facts()
@@ -252,7 +253,7 @@ class Script:
 
     def fill(self) -> None:
         """Put slots into circulation until there are as many as permits."""
-        lacking = self.fixed.count - self.circulating()
+        lacking = self.fixed.permits - self.circulating()
         slot = 0
         while lacking > 0:
             if self.records[slot] is None:
@@ -275,7 +276,7 @@ class Script:
 
     def is_wanted(self, slot: int) -> bool:
         """Whether a slot that comes back goes on circulating."""
-        return slot < self.fixed.count and self.circulating() <= self.fixed.count
+        return slot < self.fixed.permits and self.circulating() <= self.fixed.permits
 
     def names(self, slot: int, fence: int, owner: int) -> bool:
         """Whether (slot, fence, owner) is what the slot was granted as, or may be claimed as."""
@@ -378,7 +379,7 @@ class Script:
 
     def set_count(self, count: int, version: int) -> None:
         """Have as many slots circulate as there are permits."""
-        self.fix(count=count, version=version)
+        self.fix(permits=count, version=version)
         surplus = self.circulating() - count
         tokens = list(reversed(self.free))
         beyond = [token for token in tokens if token[0] >= count]
@@ -413,7 +414,7 @@ def is_whole(state: State) -> bool:
     if state.meta is None:
         return False
     slots = sorted(slot for slot, _ in state.free)
-    return slots == list(range(state.meta.count)) and not any_lease(state.held)
+    return slots == list(range(state.meta.permits)) and not any_lease(state.held)
 
 
 def any_lease(held: Iterable[int | None]) -> bool:

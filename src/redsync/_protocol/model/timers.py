@@ -55,7 +55,8 @@ class State(NamedTuple):
     """The keys of the timers."""
 
     timers: tuple[Timer, ...]
-    index: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] = ()
+    """The index."""
     last: int = 0
     """The last number that was given; 0: none."""
     memos: tuple[tuple[int, tuple[Taken, ...]] | None, ...] = ()
@@ -95,7 +96,7 @@ class Script:
 
     def __init__(self, state: State, now: int = 0, number: int = 0) -> None:
         self.timers = list(state.timers)
-        self.index = {(seq, timer): at for at, seq, timer in state.index}
+        self.index = {(seq, timer): at for at, seq, timer in state.entries}
         self.last = state.last
         self.memos = list(state.memos)
         self.requests = dict(state.requests)
@@ -332,7 +333,8 @@ class Script:
             return []
         first = self.mint(len(entries))
         found = [self.timers[timer] for _, _, timer in entries]
-        given, finished = [], []
+        given: list[Claimed] = []
+        finished: list[int] = []
         for number, (entry, (record, score, *_)) in enumerate(zip(entries, found, strict=True)):
             _, seq, timer = entry
             if record is None or record.seq != seq:

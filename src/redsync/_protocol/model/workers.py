@@ -215,9 +215,7 @@ class Workers:
                 outcomes.append(Outcome(each.timer, each.fence, "again"))
         return Worker(tuple(runs.values()), tuple(outcomes), worker.turn + 1)
 
-    def _run(
-        self, world: World, number: int, worker: Worker, at: int, run: Run
-    ) -> Iterator[Step]:
+    def _run(self, world: World, number: int, worker: Worker, at: int, run: Run) -> Iterator[Step]:
         name = f"t{run.timer} of w{number}"
 
         def changed(new: Run) -> World:
@@ -246,9 +244,7 @@ class Workers:
                 yield f"{name} comes to: {what}", _with(world, number, told), ""
         yield f"{name} is given up", _with(world, number, rest), ""
         if not run.told:
-            server, ours = self._call(
-                world, "renew", (run.timer, run.fence, self.setting.lease)
-            )
+            server, ours = self._call(world, "renew", (run.timer, run.fence, self.setting.lease))
             renewed = run._replace(left=self.setting.lease) if ours else run._replace(told=True)
             wrong = self._wrong_renewal(world, run, ours)
             yield f"{name} is renewed", changed(renewed)._replace(server=server), wrong
@@ -277,14 +273,12 @@ class Workers:
             spent = _spend(world, _LOSSES)
             server = world.server
             timers = tuple(each._replace(record=None) for each in server.timers)
-            wishes = tuple(
-                each._replace(fence=0, rearmed=False, tries=0) for each in world.wishes
-            )
+            wishes = tuple(each._replace(fence=0, rearmed=False, tries=0) for each in world.wishes)
             if timers != server.timers:
                 left = server._replace(timers=timers)
                 yield "Redis loses records", spent._replace(server=left, wishes=wishes), ""
-            if server.index:
-                left = server._replace(index=())
+            if server.entries:
+                left = server._replace(entries=())
                 yield "Redis loses the index", spent._replace(server=left), ""
         if self.setting.losses:
             for timer in range(self.setting.timers):
@@ -394,9 +388,7 @@ class Workers:
     ) -> str:
         """A stale outcome has to change nothing, and a turn that is sent again nothing more."""
         *first, outcomes = arguments
-        counting = tuple(
-            each for each in outcomes if world.wishes[each.timer].fence == each.fence
-        )
+        counting = tuple(each for each in outcomes if world.wishes[each.timer].fence == each.fence)
         if counting != outcomes and not self.setting.losses:
             without, _ = self._call(world, "turn", (*first, counting))
             if without != server:
@@ -442,7 +434,7 @@ class Workers:
             return "the timeline does not have what it should"
         if self.setting.losses:
             return ""
-        entries = [seq for _, seq, other in server.index if other == timer]
+        entries = [seq for _, seq, other in server.entries if other == timer]
         if record is None:
             return "a timer has no record" if wish.arming else ""
         if not wish.arming:
@@ -468,7 +460,7 @@ class Workers:
         s = self.setting
         server, number = world.server, max(_numbers(world), default=0) + 1
         waiting = {timer for timer, each in enumerate(server.timers) if each.score is not None}
-        longest = max((entry[0] for entry in server.index), default=0)
+        longest = max((entry[0] for entry in server.entries), default=0)
         for at in range(1 + max(0, longest) + 4 * bool(s.losses)):
             if at:
                 server = later(server)
@@ -484,7 +476,7 @@ class Workers:
     # Names do not matter
 
     def pack(self, world: World) -> bytes:
-        """Numbers become ranks, armings and requests get names in turn, workers are put in order."""
+        """Numbers become ranks, armings and requests get names, workers are put in order."""
         orders = permutations(range(self.setting.workers))
         return min(self._packed(world, order) for order in orders)
 
@@ -509,7 +501,7 @@ class Workers:
             gone = None if dead is None else True
             timers.append((kept, score, arming(payload), gone))
             timers.append((arming(wish[0]), wish[1], ranks[wish[2]], *wish[3:]))
-        index = tuple((at, ranks[seq], timer) for at, seq, timer in server.index)
+        index = tuple((at, ranks[seq], timer) for at, seq, timer in server.entries)
         staff = []
         for old in order:
             runs, outcomes, turn, _ = workers[old]
@@ -542,11 +534,12 @@ class Workers:
         rows, index, staff, sent, budget = marshal.loads(packed)
         timers, wishes = [], []
         for (kept, score, payload, gone), wish in zip(rows[::2], rows[1::2], strict=True):
-            record = kept and Record(*kept, "")
+            record = None if kept is None else Record(*kept)
             dead = (0, 0, None, "") if gone else None
             timers.append(Timer(record, score, None if payload < 0 else payload, dead))
             wishes.append(Wish(*wish))
-        workers, memos = [], [None]
+        workers: list[Worker] = []
+        memos: list[Any] = [None]
         for have, told, asked, mine in staff:
             runs = tuple(Run(*run) for run in have)
             workers.append(Worker(runs, _outcomes(told), 2, asked))
@@ -559,16 +552,14 @@ class Workers:
                 under_way.append(Command(kind, timer, name, number, when))
             else:
                 value = 2 - number if kind == TURN else number
-                under_way.append(
-                    Command(kind, timer, name, value, when, again, _outcomes(told))
-                )
+                under_way.append(Command(kind, timer, name, value, when, again, _outcomes(told)))
         state = State(tuple(timers), index, 0, tuple(memos), tuple(requests))
         return World(state, tuple(workers), tuple(under_way), tuple(wishes), budget)
 
     def show(self, world: World) -> str:
         """For people."""
         parts = []
-        at = {timer: when for when, _, timer in world.server.index}
+        at = {timer: when for when, _, timer in world.server.entries}
         for timer, (record, score, payload, dead) in enumerate(world.server.timers):
             text = f"t{timer}"
             if score is not None:
@@ -591,8 +582,8 @@ def later(server: State) -> State:
         if record is not None:
             record = record._replace(due=max(0, record.due - 1))
         timers.append(Timer(record, score and max(0, score - 1), payload, dead))
-    index = tuple(sorted((max(0, at - 1), seq, timer) for at, seq, timer in server.index))
-    return server._replace(timers=tuple(timers), index=index)
+    index = tuple(sorted((max(0, at - 1), seq, timer) for at, seq, timer in server.entries))
+    return server._replace(timers=tuple(timers), entries=index)
 
 
 def _settled(wish: Wish, outcome: Outcome) -> Wish:
@@ -646,9 +637,7 @@ def _without(world: World, number: int) -> World:
     )
     memos = (*world.server.memos[:number], None, *world.server.memos[number + 1 :])
     # What it has sent arrives before it dies, which makes no difference, or never.
-    sent = tuple(
-        each for each in world.under_way if each.kind != TURN or each.request != number
-    )
+    sent = tuple(each for each in world.under_way if each.kind != TURN or each.request != number)
     server = world.server._replace(timers=timers, memos=memos)
     return _with(world._replace(server=server, under_way=sent), number, Worker())
 
@@ -683,7 +672,7 @@ def _numbers(world: World) -> set[int]:
     for each in server.timers:
         if each.record is not None:
             found |= {each.record.seq, each.record.fence}
-    found |= {seq for _, seq, _ in server.index}
+    found |= {seq for _, seq, _ in server.entries}
     for memo in server.memos:
         if memo is not None:
             found |= {fence for fence, _, _ in memo[1]}
