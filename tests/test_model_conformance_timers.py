@@ -15,6 +15,7 @@ from redsync._protocol.keys import TimerKeys
 from redsync._protocol.model.explore import Exploration
 from redsync._protocol.model.timers import (
     Claimed,
+    Outcome,
     Record,
     Script,
     State,
@@ -284,8 +285,9 @@ def compare(real: Timelines, call: Call) -> tuple[State, Any]:
 
 SETTINGS: Final = {
     "undamaged": Setting(size=1, under_way=1, arms=1, cancels=1),
+    "armed anew": Setting(workers=1, under_way=0),
     "losses": Setting(size=1, under_way=0, arms=1, cancels=0, losses=1),
-    "two timers": Setting(workers=1, timers=2, under_way=0, arms=1, cancels=0),
+    "two timers": Setting(workers=1, timers=2, under_way=0, arms=2, cancels=0),
 }
 
 
@@ -301,3 +303,114 @@ def test_every_script_of_the_timers_that_an_exploration_runs_does_what_the_real_
     real = Timelines(redis)
     for call in random.Random(1).sample(calls, min(len(calls), 400)):
         compare(real, call)
+
+
+class Course:
+    """Random steps on three timers, recurring ones and redis-timers among them."""
+
+    def __init__(self, real: Timelines, seed: int) -> None:
+        self.real = real
+        self.dice = random.Random(seed)
+        self.state = State((Timer(),) * 3, memos=(None,) * 3)
+        self.number = 1
+        self.request = 0
+        self.turns = [0, 1, 1]
+        self.runs: list[tuple[int, int]] = []
+
+    def call(self, name: str, *arguments: Any) -> Any:
+        self.number += 10
+        self.state, answer = compare(self.real, (self.state, name, arguments, self.number))
+        return answer
+
+    def timer(self) -> int:
+        return self.dice.randrange(3)
+
+    def asked(self) -> int:
+        """A new request, or the last one again."""
+        self.request += self.dice.random() < 0.8
+        return self.request
+
+    def arm(self) -> None:
+        every = self.dice.choice(("", "", "2 all", "2 once", "2 skip", "3 skip"))
+        due = self.dice.choice((-3, 0, 0, 1))
+        self.call("arm", self.asked(), self.timer(), due, self.dice.randrange(9), every)
+
+    def cancel(self) -> None:
+        request = 1000 + self.asked()
+        self.call("cancel", request, self.timer())
+
+    def turn(self) -> None:
+        worker = self.dice.choice((1, 2))
+        again = self.dice.random() < 0.3
+        self.turns[worker] += not again
+        outcomes: dict[int, Outcome] = {}
+        for timer, fence in self.runs:
+            if self.dice.random() < 0.4:
+                what = self.dice.choice(("completed", "again", "dead", "back", "cut"))
+                outcomes[fence] = Outcome(timer, fence, what, self.dice.choice((0, 1)))
+        limit, attempts = self.dice.choice((0, 1, 3, 3)), self.dice.choice((1, 2, 2))
+        told = tuple(outcomes.values())
+        turn = self.turns[worker]
+        for each in self.call("turn", worker, turn, again, limit, 2, attempts, told):
+            self.runs.append((each.timer, each.fence))
+
+    def renew(self) -> None:
+        if self.runs:
+            self.call("renew", *self.dice.choice(self.runs), 2)
+
+    def adopt(self) -> None:
+        self.call("adopt", self.timer())
+
+    def revive(self) -> None:
+        self.call("revive", 2000 + self.asked(), self.timer())
+
+    def discard(self) -> None:
+        self.call("discard", 3000 + self.asked(), self.timer())
+
+    def pass_time(self) -> None:
+        """Unlike in an exploration, what is past goes on to be told apart."""
+        timers = []
+        for record, score, payload, dead in self.state.timers:
+            if record is not None:
+                record = record._replace(due=record.due - 1)
+            if dead is not None:
+                dead = (dead[0] - 1, *dead[1:])
+            timers.append(Timer(record, score if score is None else score - 1, payload, dead))
+        index = tuple((at - 1, seq, timer) for at, seq, timer in self.state.entries)
+        self.state = self.state._replace(timers=tuple(timers), entries=index)
+
+    def change(self, timer: int, **fields: Any) -> None:
+        timers = list(self.state.timers)
+        timers[timer] = timers[timer]._replace(**fields)
+        self.state = self.state._replace(timers=tuple(timers))
+
+    def legacy(self) -> None:
+        """redis-timers arms or removes one."""
+        if self.dice.random() < 0.7:
+            self.change(self.timer(), score=self.dice.choice((-1, 0, 1)), payload=8)
+        else:
+            self.change(self.timer(), score=None, payload=None)
+
+    def lose(self) -> None:
+        part = self.dice.choice(("record", "payload", "index"))
+        if part == "index":
+            self.state = self.state._replace(entries=self.state.entries[1:])
+        else:
+            self.change(self.timer(), **{part: None})
+
+
+USUAL: Final = ("arm", "turn", "turn", "turn", "pass_time", "pass_time", "renew", "cancel")
+RARE: Final = ("adopt", "revive", "discard", "legacy", "lose")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(4))
+def test_random_courses_of_the_timers_leave_what_the_real_scripts_leave(
+    redis: Any, seed: int
+) -> None:
+    real = Timelines(redis)
+    for each in range(6):
+        course = Course(real, 1000 * seed + each)
+        for _ in range(40):
+            step = course.dice.choice(USUAL if course.dice.random() < 0.8 else RARE)
+            getattr(course, step)()

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict  # pydantic asks for it before Python 3.
 from redsync.aio import Backoff, RedisTimersError, Retry, Router, Timer, TimerRun
 from redsync.cli.server import Server
 
-from ..support.aio import Redis, eventually, sleep
+from ..support.aio import Redis, eventually, sleep, spawn
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
 SHORT = Backoff(0.02, maximum=0.1)
@@ -387,6 +387,32 @@ async def test_the_lease_of_a_thread_that_takes_too_long_is_given_up(
         assert runs[0].lost and runs[1].attempt == 2
         await emptied(timers)
         gate.set()
+
+
+async def test_what_was_armed_anew_beside_a_run_that_a_stop_has_given_up_is_run_once(
+    make_timers: MakeTimers,
+) -> None:
+    router, gate = Router(), threading.Event()
+    runs: list[TimerRun] = []
+
+    @router.handler(topic="stuck", lease=0.3)
+    def stick(data: str, context: object, run: TimerRun) -> None:
+        runs.append(run)
+        if data == "old":
+            gate.wait(10)
+
+    timers = make_timers(router)
+    running = spawn(timers.run_forever)
+    await timers.set_timer("stuck", "1", "old", NOW)
+    await eventually(lambda: len(runs) == 1)
+    await timers.set_timer("stuck", "1", "new", NOW)
+    assert not await timers.stop(0.1)
+    await running.result()
+    async with timers:
+        await emptied(timers)
+    gate.set()
+    assert [run.attempt for run in runs] == [1, 1]
+    assert runs[0].fence < runs[1].fence
 
 
 async def test_whoever_never_comes_back_from_its_last_attempt_is_dead(
