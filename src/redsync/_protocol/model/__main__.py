@@ -22,20 +22,15 @@ SEMAPHORES: Final = {
     "failover": processes.Setting(failovers=1, under_way=0),
     "failover, one slot": processes.Setting(clients=2, slots=1, count=1, failovers=1),
     "two resizes": processes.Setting(resizes=2, under_way=0),
-    "a resize under way": processes.Setting(clients=2, resizes=2),
-    "resize and loss": processes.Setting(clients=2, resizes=1, losses=1, under_way=0),
     "the clock behind": processes.Setting(clients=2, under_way=0, behind=True),
-    "the clock behind, data lost": processes.Setting(clients=1, losses=2, under_way=0, behind=True),
-    "longer times": processes.Setting(ttl=4, grace=2),
+    "the clock behind, data lost": processes.Setting(clients=1, losses=1, under_way=0, behind=True),
+    "longer times": processes.Setting(clients=2, ttl=4, grace=2, under_way=0),
 }
 
 TIMERS: Final = {
     "a command under way": workers.Setting(size=1, arms=1, cancels=0),
     "a removal": workers.Setting(size=1, arms=1, under_way=0),
-    "armed anew": workers.Setting(size=1, cancels=0, under_way=0),
-    "armed anew, a command under way": workers.Setting(workers=1, cancels=0),
-    "two runs beside each other": workers.Setting(workers=1, under_way=0),
-    "three workers": workers.Setting(workers=3, size=1, arms=1, cancels=0, under_way=0),
+    "armed anew": workers.Setting(workers=1, under_way=0),
     "records or index lost": workers.Setting(size=1, arms=1, cancels=0, losses=1, under_way=0),
 }
 
