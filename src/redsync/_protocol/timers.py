@@ -276,7 +276,8 @@ def parse_turn(reply: Reply, terms: Sequence[Terms]) -> Turn:
         topic = terms[ordinal - 1].topic
         member = bodies[position:end]
         held = attempt < 0
-        claimed.append(Claimed(topic, member, fence, due, abs(attempt), payload, held))
+        attempt = -1 - attempt if held else attempt
+        claimed.append(Claimed(topic, member, fence, due, attempt, payload, held))
         position = stop
     return Turn(int(now), None if wait < 0 else wait, unindexed, claimed)
 

@@ -9,9 +9,9 @@
 --       attempts
 -- Reply {now, time until it has to come back or -1, timers in the timeline without a record,
 --        heads, bodies}; an outcome of a run that is not this worker's any more changes nothing;
---       heads has a line for each timer: ordinal, fence, due, attempt (less than 0: this worker has
---       it already), length of the member and of the payload or -1; bodies has members and payloads,
---       end to end
+--       heads has a line for each timer: ordinal, fence, due, attempt (-1 - attempt if this worker has
+--       it already: it may be 0), length of the member and of the payload or -1; bodies has members
+--       and payloads, end to end
 -- include timers/common.lua
 
 local BROKEN = 100000 -- by how much a promise may be late
@@ -115,7 +115,7 @@ local function give(ordinal, member, r, own)
   local length = payload and #payload or -1
   heads[#heads + 1] =
     table.concat(
-      { ordinal, r.fence, digits(r.due), own and -r.attempts or r.attempts, #member, length }, ' '
+      { ordinal, r.fence, digits(r.due), own and -1 - r.attempts or r.attempts, #member, length }, ' '
     )
   bodies[#bodies + 1] = member .. (payload or '')
   taken[#taken + 1] = { due(ordinal), r.fence, member, own }
@@ -136,7 +136,7 @@ local function repeated()
   for _, each in ipairs(last[2]) do
     local record = call('HGET', state, each[3])
     local r = record and parse(record)
-    if r and r.fence == each[2] and not r.rearmed and ordinals[each[1]] then
+    if r and r.fence == each[2] and (each[4] or not r.rearmed) and ordinals[each[1]] then
       give(ordinals[each[1]], each[3], r, each[4])
     end
   end
