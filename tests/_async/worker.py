@@ -14,10 +14,10 @@ from time import monotonic
 from typing import Any
 
 from redsync.aio import Permit, RedisEvent, RedisSemaphore
+from redsync.cli.orders import die_with
 from redsync.exceptions import RedisSemaphorePermitLostError
 
 from ..support.aio import Redis, lines, run, sleep, spawn, together
-from ..support.process import die_with
 from .timer_bench import TimerBench
 
 Facts = dict[str, Any]

@@ -13,7 +13,6 @@ dies with its parent, even if it is stopped then.
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import json
 import os
@@ -29,7 +28,7 @@ from typing import Any, Final, Literal
 
 from . import Reachable
 
-__all__ = ["KINDS", "Facts", "Kind", "WorkerError", "WorkerProcess", "die_with"]
+__all__ = ["KINDS", "Facts", "Kind", "WorkerError", "WorkerProcess"]
 
 Kind = Literal["asyncio", "threads"]
 """Which of the two namespaces a worker uses."""
@@ -44,7 +43,6 @@ _MODULES: Final[dict[Kind, str]] = {
     "threads": "tests._sync.worker",
 }
 _ROOT: Final = Path(__file__).parents[2]
-_PR_SET_PDEATHSIG: Final = 1
 
 
 class WorkerError(Exception):
@@ -153,11 +151,3 @@ class WorkerProcess:
                 future.set_result(reply["facts"])
         for answer in self._answers.values():
             answer._future.set_exception(WorkerError("the worker has ended"))
-
-
-def die_with(parent: int) -> None:
-    """Have this process killed when its parent dies, even while it is stopped."""
-    if sys.platform == "linux":  # elsewhere the end of standard input has to do
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)

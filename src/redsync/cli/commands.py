@@ -11,7 +11,11 @@ from .urls import without_urls
 
 __all__ = ["redsync"]
 
-COMMANDS: Final = {"demo": "redsync.cli.demo.command", "timers": "redsync.cli.timers.command"}
+COMMANDS: Final = {
+    "demo": "redsync.cli.demo.command",
+    "timers": "redsync.cli.timers.command",
+    "torture": "redsync.cli.torture.command",
+}
 """Where a subcommand lives: a module with a `click.Command` of the subcommand's name."""
 
 

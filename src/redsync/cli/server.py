@@ -18,6 +18,7 @@ import subprocess
 import tempfile
 import time
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -96,7 +97,7 @@ def _packaged_server() -> Path | None:
 
 
 class Server:
-    """A server process of our own, in a private folder, that keeps nothing on disk.
+    """A server process of our own, in a private folder; without options it keeps nothing on disk.
 
     It listens on a unix socket, and with ``tcp=True`` also on a free port of the loopback
     interface.  It ends with `stop`, at the end of the ``with`` block, or with the process that
@@ -106,14 +107,20 @@ class Server:
         options: Options as on the server's command line: ``"--maxmemory", "2mb"``.
         tcp: Listen on a port too; `url` and `address` then name it.
         executable: The server to run; `find_server` chooses one if it is None.
+        environment: Variables that it gets beside those of this process.
     """
 
     def __init__(
-        self, *options: str, tcp: bool = False, executable: str | Path | None = None
+        self,
+        *options: str,
+        tcp: bool = False,
+        executable: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._options = options
         self._tcp = tcp
         self._executable = executable
+        self._environment = dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._port: int | None = None
@@ -210,7 +217,9 @@ class Server:
         self.start()
 
     def kill(self) -> None:
-        """End the server by SIGKILL, as a crash would; `start` brings it back, empty."""
+        """End the server by SIGKILL, as a crash would; `start` brings it back, with what it has
+        in an append-only file, if the options ask for one.
+        """
         if self._process is not None:
             self._process.kill()
         self._reap()
@@ -260,6 +269,7 @@ class Server:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **self._environment},
                 start_new_session=True,  # Ctrl-C is for the program, which may still need us
             )
         _leashed.add(self)

@@ -23,7 +23,8 @@ import redsync.sync
 from redsync import Backoff, Router, TimerRun
 
 from ..._instants import micros_of
-from .worker import Orders, report
+from ..orders import Orders
+from .worker import report
 
 __all__ = [
     "ATTEMPTS",

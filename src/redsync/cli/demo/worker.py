@@ -14,8 +14,7 @@ import random
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -25,7 +24,9 @@ import redis.asyncio
 import redsync.aio
 import redsync.sync
 
-__all__ = ["CONTENDERS", "COUNT", "KEEP", "PERMIT_TTL", "Orders", "main", "report"]
+from ..orders import Orders
+
+__all__ = ["CONTENDERS", "COUNT", "KEEP", "PERMIT_TTL", "main", "report"]
 
 COUNT: Final = 3
 PERMIT_TTL: Final = 2.0
@@ -44,34 +45,6 @@ def report(what: str, **facts: Any) -> None:
     try:
         os.write(sys.stdout.fileno(), line.encode())
     except BrokenPipeError:
-        os._exit(1)
-
-
-class Orders:
-    """What the demo has told us to do."""
-
-    def __init__(self) -> None:
-        self._given: set[str] = set()
-
-    def given(self, order: str) -> bool:
-        """Whether it has been given, ever."""
-        return order in self._given
-
-    def follow(self, **actions: Callable[[], object]) -> None:
-        """Take orders from now on, in a thread; those that are named here are called."""
-        threading.Thread(target=self._read, args=(actions,), daemon=True).start()
-
-    def _read(self, actions: dict[str, Callable[[], object]]) -> None:
-        try:
-            # Without a buffer: its lock would be in the interpreter's way when it ends.
-            with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as lines:
-                for line in lines:
-                    order = line.decode().strip()
-                    self._given.add(order)
-                    if order in actions:
-                        actions[order]()
-        except BaseException:
-            traceback.print_exc()
         os._exit(1)
 
 

@@ -1,0 +1,1 @@
+"""``redsync torture``: work under faults, and whether all that is promised held."""

@@ -1,0 +1,246 @@
+"""What must be true of the permits.  Pure: a history in, violations out.
+
+docs/guarantees.md has the promises, and what is not promised.  In a run no data is lost, so the one
+thing that can make two processes believe in one slot is the server's clock: set forward by more
+than what is left of a lease, it ends that lease early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Final
+
+from .history import History, Jump, Look, Operation
+from .terms import PERMIT_TTL, SEMAPHORES
+from .verdict import Violation, allowance
+
+__all__ = ["Hold", "check", "holds_of", "protected"]
+
+_MARGIN: Final = 0.002 + 0.01 * PERMIT_TTL
+_SETTLED: Final = 0.4 * PERMIT_TTL
+_OWN_TRY: Final = 5.0
+"""Seconds after which a call that cannot ask for a permit fails."""
+_AT_LEAST: Final = 0.75
+
+
+@dataclass
+class Hold:
+    """A permit as its holder knows it."""
+
+    acquired: Operation
+    released: Operation | None = None
+    segments: list[tuple[float, float]] = field(default_factory=list)
+    """When nobody else may believe in its slot."""
+
+    @property
+    def slot(self) -> int:
+        """Which one."""
+        return int(self.acquired.facts["slot"])
+
+    @property
+    def fence(self) -> int:
+        """Its fence."""
+        return int(self.acquired.facts["fence"])
+
+    @property
+    def granted(self) -> float:
+        """When it was there."""
+        return self.acquired.ended
+
+    @property
+    def end(self) -> float:
+        """Until when its holder believed in it; one that was killed would have until the last."""
+        looks = self.acquired.looks
+        if not looks:
+            return self.granted
+        return looks[-1].until if self.released is None else looks[-1].at
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        """What was done with it."""
+        return (self.acquired,) if self.released is None else (self.acquired, self.released)
+
+    def __str__(self) -> str:
+        return f"slot {self.slot} with fence {self.fence} of {self.acquired.worker}"
+
+
+def holds_of(operations: Sequence[Operation], name: str) -> list[Hold]:
+    """All permits of a semaphore, in the order in which they were there."""
+    holds = {
+        (each.worker, each.number): Hold(each)
+        for each in operations
+        if each.what == "acquire" and each.of == name and each.ok
+    }
+    for each in operations:
+        if each.what == "release" and each.of == name:
+            hold = holds.get((each.worker, each.facts["acquired"]))
+            if hold is not None:
+                hold.released = each
+    return sorted(holds.values(), key=lambda hold: hold.granted)
+
+
+def protected(hold: Hold, jumps: Sequence[Jump]) -> list[tuple[float, float]]:
+    """When nobody else may have its slot: all the time that its holder believes in it, but for the
+    time from a jump that may have ended its lease until that was surely renewed.
+    """
+    segments: list[tuple[float, float]] = []
+    begin: float | None = hold.granted
+    for jump in sorted(jumps, key=lambda each: each.began):
+        if jump.ended < hold.acquired.asked or jump.began >= hold.end:
+            continue
+        if _ahead(jump, jumps) < _rest(hold, jump):
+            continue
+        if begin is not None and begin < jump.began:
+            segments.append((begin, jump.began))
+        begin = _renewed_after(hold, jump)
+    if begin is not None and begin < hold.end:
+        segments.append((begin, hold.end))
+    return segments
+
+
+def _ahead(jump: Jump, jumps: Sequence[Jump]) -> float:
+    """How much earlier leases end that were given before this jump and others just before it."""
+    since = jump.began - PERMIT_TTL
+    return sum(
+        each.seconds for each in jumps if each.seconds > 0 and since <= each.began <= jump.began
+    )
+
+
+def _rest(hold: Hold, jump: Jump) -> float:
+    """What was left of the lease at least; 0 if the holder had not looked at it yet."""
+    before = [look for look in hold.acquired.looks if look.at <= jump.began]
+    return before[-1].until - jump.began if before else 0.0
+
+
+def _renewed_after(hold: Hold, jump: Jump) -> float | None:
+    """When the holder knew of a renewal that it had asked for after the jump."""
+    return next((look.at for look in hold.acquired.looks if _sent(look) > jump.ended), None)
+
+
+def _sent(look: Look) -> float:
+    """When the latest renewal of which the holder knew was sent."""
+    return look.until - PERMIT_TTL + _MARGIN - 1e-6
+
+
+def check(history: History) -> Iterator[Violation]:
+    """Everything about semaphores."""
+    for shared in SEMAPHORES:
+        operations = [each for each in history.operations if each.of == shared.name]
+        holds = holds_of(operations, shared.name)
+        for hold in holds:
+            hold.segments = protected(hold, history.jumps)
+        yield from _strange_slots(holds, shared.count)
+        yield from _doubled(holds)
+        yield from _long_doubt(history, holds)
+        yield from _fences(holds)
+        yield from _timeouts(history, operations)
+        yield from _at_the_end(history, shared.name, shared.count)
+
+
+def _strange_slots(holds: Sequence[Hold], count: int) -> Iterator[Violation]:
+    for hold in holds:
+        if not 0 <= hold.slot < count:
+            yield Violation("slots", f"{hold} is none of {count}", hold.operations)
+
+
+def _doubled(holds: Sequence[Hold]) -> Iterator[Violation]:
+    """Two that believe in one slot; so there are never more holders than permits, either."""
+    for one, other, begin, end in _meetings(holds):
+        yield Violation(
+            "no slot twice",
+            f"{one} and {other} at once, for {end - begin:.6f} s from {begin:.6f} on",
+            one.operations + other.operations,
+        )
+
+
+def _meetings(holds: Sequence[Hold]) -> Iterator[tuple[Hold, Hold, float, float]]:
+    """Pairs whose protected times overlap in a slot, and where."""
+    spans = sorted(
+        ((begin, end, hold) for hold in holds for begin, end in hold.segments),
+        key=lambda span: span[:2],
+    )
+    active: list[tuple[float, Hold]] = []
+    for begin, end, hold in spans:
+        active = [each for each in active if each[0] > begin]
+        for until, other in active:
+            if other.slot == hold.slot and other is not hold:
+                yield other, hold, begin, min(until, end)
+        active.append((end, hold))
+
+
+def _long_doubt(history: History, holds: Sequence[Hold]) -> Iterator[Violation]:
+    """After a jump of the clock two may believe in a slot, but not for long."""
+    for one, other in _neighbours(holds):
+        begin, end = max(one.granted, other.granted), min(one.end, other.end)
+        if end <= begin:
+            continue
+        workers = (one.acquired.worker, other.acquired.worker)
+        bound = PERMIT_TTL
+        if not any(True for each in workers for _ in history.faults_of(each, begin - 1, end)):
+            bound = _SETTLED
+        if end - begin > bound + allowance(history, workers, begin, end):
+            text = f"{one} and {other} at once for {end - begin:.3f} s after a jump of the clock"
+            yield Violation("told that it is lost", text, one.operations + other.operations)
+
+
+def _neighbours(holds: Sequence[Hold]) -> Iterator[tuple[Hold, Hold]]:
+    for slot in {hold.slot for hold in holds}:
+        yield from pairwise(hold for hold in holds if hold.slot == slot)
+
+
+def _fences(holds: Sequence[Hold]) -> Iterator[Violation]:
+    """No fence twice, rising in each slot, and never lower for a request that came later."""
+    by_fence = sorted(holds, key=lambda hold: hold.fence)
+    for one, other in pairwise(by_fence):
+        if one.fence == other.fence:
+            yield Violation("fences rise", f"{one} and {other}", one.operations + other.operations)
+    usable = [hold for hold in holds if hold.segments and hold.segments[0][0] == hold.granted]
+    for one, other in _neighbours(usable):
+        if one.fence > other.fence:
+            text = f"{other} was granted after {one}"
+            yield Violation("fences rise", text, one.operations + other.operations)
+    # Between slots only what was asked for after an answer has to be higher than that answer.
+    earliest: Hold | None = None
+    for hold in reversed(by_fence):
+        if earliest is not None and hold.acquired.asked > earliest.granted:
+            text = f"{hold} was asked for after {earliest} was there"
+            yield Violation("fences rise", text, earliest.operations + hold.operations)
+        if earliest is None or hold.granted < earliest.granted:
+            earliest = hold
+
+
+def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:
+    """Calls that gave up too early or too late."""
+    for each in operations:
+        if each.what != "acquire" or each.ok or each.ended == math.inf:
+            continue
+        timeout, took = each.facts["timeout"], each.ended - each.asked
+        if each.how == "fail" and timeout is None:
+            yield Violation("timeouts", "a call without a timeout timed out", (each,))
+        elif each.how == "fail" and took < timeout:
+            yield Violation("timeouts", f"after {took:.6f} s of {timeout} s", (each,))
+        if each.how == "fail":
+            bound = max(timeout or 0.0, _AT_LEAST)
+        else:
+            bound = min(max(timeout or 0.0, _AT_LEAST), _OWN_TRY) if timeout else _OWN_TRY
+            bound = max(bound, timeout or 0.0)
+        if took > bound + allowance(history, [each.worker], each.asked, each.ended):
+            text = f"{each.facts['error']} after {took:.3f} s of {timeout} s"
+            yield Violation("timeouts", text, (each,))
+
+
+def _at_the_end(history: History, name: str, count: int) -> Iterator[Violation]:
+    """All permits can be had, and all are free afterwards."""
+    found = history.finds.get("semaphores", {}).get(name)
+    if found is None:
+        yield Violation("nothing is lost", f"what became of {name} could not be found out")
+        return
+    if found["granted"] != count:
+        yield Violation("nothing is lost", f"{found['granted']} of {count} permits of {name}")
+    if found["held"] != [0, count, 0]:
+        yield Violation("nothing is lost", f"{name} with all held: {found['held']}")
+    if found["free"] != [count, 0, 0]:
+        yield Violation("nothing is lost", f"{name} with all free: {found['free']}")

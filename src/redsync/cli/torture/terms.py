@@ -1,0 +1,67 @@
+"""What there is in a run: who works, on what, with which leases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = [
+    "EVENTS",
+    "GRACE",
+    "KINDS",
+    "MAX_ATTEMPTS",
+    "PERMIT_TTL",
+    "SEATS",
+    "SEMAPHORES",
+    "SLICE",
+    "TIMELINE",
+    "TIMER_LEASE",
+    "TOPICS",
+    "Shared",
+    "kind_of",
+    "strategy_for",
+]
+
+KINDS: Final = ("asyncio", "threads")
+
+SEATS: Final = 4
+"""A seat is a place at the server, with a link of its own; workers take it, one after another."""
+
+PERMIT_TTL: Final = 2.0
+GRACE: Final = PERMIT_TTL / 2
+
+TIMER_LEASE: Final = 2.0
+SLICE: Final = TIMER_LEASE
+"""Seconds after which each worker of the timers has looked."""
+MAX_ATTEMPTS: Final = 5
+
+EVENTS: Final = ("event-0", "event-1", "event-2", "event-3")
+TIMELINE: Final = "torture"
+TOPICS: Final = ("quick", "long", "flaky")
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A semaphore."""
+
+    name: str
+    count: int
+    strategies: tuple[str, ...]
+    """Who has an odd seat uses the last one."""
+
+
+SEMAPHORES: Final = (
+    Shared("scripts", 3, ("lua",)),
+    Shared("transactions", 2, ("optimistic_locking",)),
+    Shared("mixed", 2, ("lua", "optimistic_locking")),
+)
+
+
+def kind_of(seat: int) -> str:
+    """Whether tasks or threads work there."""
+    return KINDS[seat % 2]
+
+
+def strategy_for(shared: Shared, seat: int) -> str:
+    """How this seat changes a semaphore: with four seats there is each kind with each strategy."""
+    return shared.strategies[(seat // 2) % len(shared.strategies)]

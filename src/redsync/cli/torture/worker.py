@@ -1,0 +1,120 @@
+"""What a worker of the torture runs: ``python -m redsync.cli.torture.worker SEAT NAME SEED PARENT``.
+
+It writes what it does into a file of its own in the working directory, where it also finds the
+address of its link.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from ..orders import Orders, die_with
+from .history import Journal
+from .load_semaphores import Contender, open_semaphores
+from .terms import kind_of
+from .world import Tasks, Threads, World
+
+__all__ = ["Heart", "main"]
+
+_CONTENDERS: Final = 3
+_BEAT: Final = 0.02
+_GAP: Final = 0.1
+
+
+class Heart:
+    """Notes when the process does not get to run: it was stopped, or others were busy."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        last = monotonic()
+        while not self._ended.wait(_BEAT):
+            now = monotonic()
+            if now - last > _GAP:
+                self._journal.write(gap=[last, now])
+            last = now
+
+
+class Bench:
+    """All that a worker does."""
+
+    def __init__(self, world: World, seat: int, name: str, seed: str, plant: str) -> None:
+        self._world = world
+        self._seat = seat
+        self._name = name
+        self._seed = seed
+        self._plant = plant
+        self._journal = Journal(Path(f"{name}.jsonl"))
+        self._orders = Orders()
+
+    async def run(self) -> None:
+        """Until told to stop."""
+        self._orders.follow()
+        client = self._world.connect(os.environ["REDIS_URL"])
+        semaphores = open_semaphores(self._world, client, self._seat, self._name)
+        with Heart(self._journal):
+            contenders = [self._contender(n, semaphores) for n in range(_CONTENDERS)]
+            await self._world.together([each.run for each in contenders])
+            while not self._orders.given("stop"):
+                await self._world.sleep(_BEAT)
+            for semaphore in semaphores.values():
+                await self._world.call(semaphore.close)
+        self._journal.write(done=monotonic())
+
+    def _rng(self, what: str) -> random.Random:
+        return random.Random(f"{self._seed} {self._name} {what}")
+
+    def _contender(self, number: int, semaphores: dict[str, Any]) -> Contender:
+        return Contender(
+            self._world,
+            self._journal,
+            self._orders,
+            self._rng(f"contender {number}"),
+            semaphores,
+            deaf=self._plant == "deaf",
+        )
+
+
+def _fail_as_a_whole() -> Callable[[threading.ExceptHookArgs], None]:
+    """A thread that raises ends the process."""
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            sys.__excepthook__(args.exc_type, args.exc_value, args.exc_traceback)
+        os._exit(1)
+
+    return hook
+
+
+def main() -> None:
+    """Work at the seat that the command line names."""
+    seat, name, seed, parent = sys.argv[1:]
+    die_with(int(parent))
+    threading.excepthook = _fail_as_a_whole()
+    logging.getLogger("redsync").setLevel(logging.CRITICAL)  # trouble is what this is about
+    world: World = Tasks() if kind_of(int(seat)) == "asyncio" else Threads()
+    plant = os.environ.get("REDSYNC_TORTURE_PLANT", "")
+    world.run(Bench(world, int(seat), name, seed, plant).run)
+
+
+if __name__ == "__main__":
+    main()
