@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from . import checks_semaphores
+from . import checks_events, checks_semaphores, checks_timers
 from .history import History, Operation
 from .shrink import shrink
 from .verdict import Violation
@@ -15,7 +15,11 @@ __all__ = ["check"]
 _MOST: Final = 20
 """Of one promise; the first ones tell enough."""
 
-_CHECKS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (checks_semaphores.check,)
+_CHECKS: Final[tuple[Callable[[History], Iterator[Violation]], ...]] = (
+    checks_semaphores.check,
+    checks_events.check,
+    checks_timers.check,
+)
 
 
 def check(history: History) -> list[tuple[Violation, list[Operation]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ __all__ = ["torture"]
     help="Keep what all processes have written there; else it is kept if a promise was broken.",
 )
 @click.option("--plant", default="", hidden=True, help="A fault that all workers shall have.")
+@click.option("--recheck", type=click.Path(exists=True, path_type=Path), hidden=True)
 def torture(
     seconds: float,
     seed: int | None,
@@ -45,6 +47,7 @@ def torture(
     markdown_file: Any,
     folder: Path | None,
     plant: str,
+    recheck: Path | None,
 ) -> None:
     """Work under faults, and see whether all that is promised holds.
 
@@ -61,6 +64,9 @@ def torture(
         for fault in plan:
             click.echo(fault)
         return
+    if recheck is not None:
+        tell_all(judged(recheck, {"seed": seed, "seconds": seconds, "took": 0.0, "left_out": {}}))
+        return
     began = time.monotonic()
     with ExitStack() as cleanup:
         kept = folder or Path(tempfile.mkdtemp(prefix="redsync-torture-"))
@@ -73,23 +79,30 @@ def torture(
             course.run()
         except (ServerNotFoundError, ServerStartError) as error:
             raise click.ClickException(str(error)) from error
-    history = read(kept)
-    result = summary(
-        history,
-        check(history),
-        recoveries(history),
-        {
-            "seed": seed,
-            "seconds": seconds,
-            "took": time.monotonic() - began,
-            "left_out": course.left_out,
-            "meanings": {kind.name: kind.meaning for kind in KINDS.values()},
-        },
-    )
+    took = time.monotonic() - began
+    setting = {"seed": seed, "seconds": seconds, "took": took, "left_out": course.left_out}
+    result = judged(kept, setting)
     if json_file is not None:
         json.dump(result, json_file, indent=2)
     if markdown_file is not None:
         markdown_file.writelines(f"{line}\n" for line in markdown(result))
+    tell_all(result)
+    if folder is None and result["ok"]:
+        shutil.rmtree(kept)
+    else:
+        click.echo(f"What all have written is in {kept}")
+    sys.exit(0 if result["ok"] else 1)
+
+
+def judged(folder: Path, setting: dict[str, Any]) -> dict[str, Any]:
+    """The result of a run, from what is in its folder."""
+    history = read(folder)
+    meanings = {kind.name: kind.meaning for kind in KINDS.values()}
+    setting = {**setting, "meanings": meanings}
+    return summary(history, check(history), recoveries(history), setting)
+
+
+def tell_all(result: dict[str, Any]) -> None:
+    """Print it."""
     for line in text(result):
         click.echo(line)
-    sys.exit(0 if result["ok"] else 1)

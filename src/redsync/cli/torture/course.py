@@ -17,7 +17,7 @@ from .judge import Judge
 from .nemesis import Nemesis
 from .plan import Fault, storms
 from .seats import Seat
-from .terms import SEATS
+from .terms import SEATS, event_names
 from .worker import Heart
 
 __all__ = ["Course", "Progress"]
@@ -104,11 +104,12 @@ class Course:
             self.left_out = nemesis.left_out
             for seat in seats:
                 seat.start()
-            journal.write(began=monotonic())
+            began = monotonic()
+            journal.write(began=began)
             self._faults(nemesis, seats)
             self._phase("calm")
             self._go_on(monotonic() + _LAST_CALM, nemesis, seats)
-            self._end(server, seats, journal)
+            self._end(server, seats, journal, began)
 
     def _faults(self, nemesis: Nemesis, seats: list[Seat]) -> None:
         began = monotonic()
@@ -140,13 +141,14 @@ class Course:
         self.progress.phase = name
         self._tell(self.progress)
 
-    def _end(self, server: Server, seats: list[Seat], journal: Journal) -> None:
+    def _end(self, server: Server, seats: list[Seat], journal: Journal, began: float) -> None:
         """Have the workers rest, look at what there is, and have them end."""
         self._phase("end")
         for seat in seats:
             seat.tell("rest")
         with redis.Redis.from_url(server.url) as client:
-            Judge(client, Journal(self._folder / "judge.jsonl")).look()
+            judge = Journal(self._folder / "judge.jsonl")
+            Judge(client, judge, event_names(began, monotonic())).look()
         for seat in seats:
             seat.tell("stop")
         deadline = monotonic() + _ENDING

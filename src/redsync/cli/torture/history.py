@@ -171,7 +171,7 @@ class History:
         """Seconds between these times in which the process, or all, did not get to run."""
         spans = [*self.gaps.get(worker, ()), *self.gaps.get("nemesis", ())]
         clipped = [(max(begin, one), min(end, other)) for one, other in spans]
-        return sum(other - one for one, other in clipped if other > one)
+        return sum((other - one for one, other in clipped if other > one), 0.0)
 
     def faults_of(self, worker: str, begin: float, end: float) -> Iterator[Window]:
         """What befell a worker between these times."""

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 import redis
 
-from redsync.sync import RedisSemaphore, RedisSemaphoreTimeoutError
+from redsync.sync import (
+    RedisEvent,
+    RedisEventTimeoutError,
+    RedisSemaphore,
+    RedisSemaphoreTimeoutError,
+    Timers,
+)
 
+from ..._instants import micros_of
 from .history import Journal
+from .load_timers import SERIES, options, router_for
 from .terms import GRACE, PERMIT_TTL, SEMAPHORES, Shared
 from .verdict import ALLOWANCE
 
@@ -21,6 +30,12 @@ __all__ = ["Judge"]
 _ALL_BACK: Final = PERMIT_TTL + GRACE / 2 + 2 * ALLOWANCE
 """Seconds after which every permit of a dead holder can be had."""
 _SETTLING: Final = 5.0
+_REDELIVERY: Final = 9.0
+"""Seconds after which the signal of a dead waiter has come to another one."""
+_ALL_RUN: Final = 40.0
+"""Seconds after which all attempts of all timers are over."""
+_AT_ONCE: Final = 100
+_STEP: Final = 0.2
 
 
 class Judge:
@@ -29,15 +44,17 @@ class Judge:
     Args:
         client: Directly to the server.
         journal: Where to write what was found.
+        events: The names of all events.
     """
 
-    def __init__(self, client: redis.Redis, journal: Journal) -> None:
+    def __init__(self, client: redis.Redis, journal: Journal, events: Sequence[str]) -> None:
         self._client = client
         self._journal = journal
+        self._names = events
 
     def look(self) -> None:
         """Look at everything, at once."""
-        looks: list[Callable[[], None]] = [self._semaphores]
+        looks: list[Callable[[], None]] = [self._semaphores, self._events, self._timers]
         with ThreadPoolExecutor(len(looks)) as pool:
             for each in [pool.submit(look) for look in looks]:
                 each.result()
@@ -84,3 +101,54 @@ class Judge:
             now = [status.free, len(status.held), status.missing]
             if now == wanted or monotonic() > deadline:
                 return now
+
+    # Events
+
+    def _events(self) -> None:
+        """Take all signals that are left, those of the dead ones too."""
+        for batch in _batches(self._names):
+            with ThreadPoolExecutor(len(batch)) as pool:
+                list(pool.map(self._drain, batch))
+        self._journal.write(finds={"events": len(self._names)})
+
+    def _drain(self, name: str) -> None:
+        event = RedisEvent(self._client, name)
+        while True:
+            entry = self._journal.begin("wait", name, timeout=_REDELIVERY)
+            try:
+                event.wait(_REDELIVERY)
+            except RedisEventTimeoutError:
+                entry.end("fail", error="timeout")
+                break
+            entry.end("ok")
+        event.close()
+
+    # Timers
+
+    def _timers(self) -> None:
+        """End the series, and wait until all that is due has run."""
+        timers = Timers(
+            redis_client=self._client, routers=[router_for(lambda payload: None)], **options()
+        )
+        entry = self._journal.begin("remove", f"beat:{SERIES}")
+        entry.end("ok", removed=timers.remove_timer("beat", SERIES))
+        deadline = monotonic() + _ALL_RUN
+        while (left := timers.fetch_all_timers()[0]) and monotonic() < deadline:
+            sleep(_STEP)
+        dead = [
+            {
+                "name": f"{each.topic}:{each.timer_id}",
+                "arming": json.loads(each.payload or b"{}").get("arming"),
+                "attempts": each.attempts,
+                "due": micros_of(each.scheduled_for),
+                "error": each.error,
+            }
+            for each in timers.fetch_dead_timers()
+        ]
+        timers.close()
+        self._journal.write(finds={"timers": {"left": left, "dead": dead}})
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(names), _AT_ONCE):
+        yield names[first : first + _AT_ONCE]

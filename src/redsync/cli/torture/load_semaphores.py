@@ -28,12 +28,12 @@ _LOOK: Final = 0.1
 def open_semaphores(world: World, client: Any, seat: int, worker: str) -> dict[str, Any]:
     """All semaphores, by name."""
     return {
-        each.name: world.redsync.RedisSemaphore(
+        each.name: world.package.RedisSemaphore(
             client,
             each.name,
             count=each.count,
             permit_ttl=PERMIT_TTL,
-            semaphore_init_strategy=world.redsync.SemaphoreInitStrategy(strategy_for(each, seat)),
+            semaphore_init_strategy=world.package.SemaphoreInitStrategy(strategy_for(each, seat)),
             identifier=worker,
         )
         for each in SEMAPHORES

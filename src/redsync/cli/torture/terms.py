@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
-    "EVENTS",
+    "BEAT",
+    "EPOCH",
     "GRACE",
     "KINDS",
     "MAX_ATTEMPTS",
@@ -18,6 +19,8 @@ __all__ = [
     "TIMER_LEASE",
     "TOPICS",
     "Shared",
+    "event_name",
+    "event_names",
     "kind_of",
     "strategy_for",
 ]
@@ -35,9 +38,13 @@ SLICE: Final = TIMER_LEASE
 """Seconds after which each worker of the timers has looked."""
 MAX_ATTEMPTS: Final = 5
 
-EVENTS: Final = ("event-0", "event-1", "event-2", "event-3")
+EPOCH: Final = 20.0
+"""Seconds for which an event is used."""
+
 TIMELINE: Final = "torture"
-TOPICS: Final = ("quick", "long", "flaky")
+TOPICS: Final = ("quick", "long", "flaky", "beat")
+BEAT: Final = 0.5
+"""Seconds between the instants of the series."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +72,14 @@ def kind_of(seat: int) -> str:
 def strategy_for(shared: Shared, seat: int) -> str:
     """How this seat changes a semaphore: with four seats there is each kind with each strategy."""
     return shared.strategies[(seat // 2) % len(shared.strategies)]
+
+
+def event_name(now: float, seat: int) -> str:
+    """The event that this seat waits for at a time."""
+    return f"event-{int(now // EPOCH)}-{seat}"
+
+
+def event_names(begin: float, end: float) -> list[str]:
+    """All events that there were between two times."""
+    epochs = range(int(begin // EPOCH), int(end // EPOCH) + 1)
+    return [event_name(epoch * EPOCH, seat) for epoch in epochs for seat in range(SEATS)]

@@ -1,7 +1,6 @@
-"""What a worker of the torture runs: ``python -m redsync.cli.torture.worker SEAT NAME SEED PARENT``.
+"""What a worker runs: ``python -m redsync.cli.torture.worker SEAT NAME SEED PARENT``.
 
-It writes what it does into a file of its own in the working directory, where it also finds the
-address of its link.
+It writes what it does into a file of its own in the working directory.
 """
 
 from __future__ import annotations
@@ -12,19 +11,23 @@ import random
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 from ..orders import Orders, die_with
 from .history import Journal
+from .load_events import Events
 from .load_semaphores import Contender, open_semaphores
+from .load_timers import Setter
 from .terms import kind_of
-from .world import Tasks, Threads, World
+from .world import Load, Tasks, Threads, World
 
 __all__ = ["Heart", "main"]
 
 _CONTENDERS: Final = 3
+_WAITERS: Final = 2
 _BEAT: Final = 0.02
 _GAP: Final = 0.1
 
@@ -71,14 +74,33 @@ class Bench:
         self._orders.follow()
         client = self._world.connect(os.environ["REDIS_URL"])
         semaphores = open_semaphores(self._world, client, self._seat, self._name)
+        events = Events(
+            self._world, client, self._journal, self._orders, self._seat, echo=self._is("echo")
+        )
+        setter = Setter(
+            self._world,
+            client,
+            self._journal,
+            self._orders,
+            self._rng("setter"),
+            self._name,
+            thief=self._is("thief"),
+        )
+        loads: list[Load] = [self._contender(n, semaphores).run for n in range(_CONTENDERS)]
+        loads += [partial(events.wait, self._rng(f"waiter {n}")) for n in range(_WAITERS)]
+        loads += [partial(events.set, self._rng("signals")), setter.run]
         with Heart(self._journal):
-            contenders = [self._contender(n, semaphores) for n in range(_CONTENDERS)]
-            await self._world.together([each.run for each in contenders])
-            while not self._orders.given("stop"):
-                await self._world.sleep(_BEAT)
+            async with setter.working():
+                await self._world.together(loads)
+                while not self._orders.given("stop"):
+                    await self._world.sleep(_BEAT)
             for semaphore in semaphores.values():
                 await self._world.call(semaphore.close)
+            await events.close()
         self._journal.write(done=monotonic())
+
+    def _is(self, plant: str) -> bool:
+        return self._plant == plant
 
     def _rng(self, what: str) -> random.Random:
         return random.Random(f"{self._seed} {self._name} {what}")
@@ -90,7 +112,7 @@ class Bench:
             self._orders,
             self._rng(f"contender {number}"),
             semaphores,
-            deaf=self._plant == "deaf",
+            deaf=self._is("deaf"),
         )
 
 

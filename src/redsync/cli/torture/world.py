@@ -21,7 +21,7 @@ import redis.asyncio
 import redsync.aio
 import redsync.sync
 
-__all__ = ["Tasks", "Threads", "World", "finish"]
+__all__ = ["Load", "Tasks", "Threads", "World", "finish"]
 
 T = TypeVar("T")
 Load = Callable[[], Coroutine[Any, Any, None]]
@@ -30,7 +30,7 @@ Load = Callable[[], Coroutine[Any, Any, None]]
 class World(Protocol):
     """Tasks or threads."""
 
-    redsync: ModuleType
+    package: ModuleType
     """The namespace."""
 
     def connect(self, url: str) -> Any:
@@ -58,7 +58,7 @@ class World(Protocol):
 class Tasks:
     """asyncio."""
 
-    redsync = redsync.aio
+    package: ModuleType = redsync.aio
 
     def connect(self, url: str) -> Any:
         """A client of redis-py."""
@@ -99,7 +99,7 @@ class Tasks:
 class Threads:
     """A thread for each load."""
 
-    redsync = redsync.sync
+    package: ModuleType = redsync.sync
 
     def connect(self, url: str) -> Any:
         """A client of redis-py."""

@@ -1,0 +1,88 @@
+"""What must be true of the events.  Pure: a history in, violations out.
+
+Signals have no names: what can be compared are sums, for each event by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from .history import History, Operation
+from .verdict import Violation, allowance
+
+__all__ = ["check", "exact"]
+
+_AT_LEAST: Final = 0.75
+_CONFIRMING: Final = 0.75
+
+
+def check(history: History) -> Iterator[Violation]:
+    """Everything about events."""
+    for operations in _by_name(history).values():
+        yield from _too_many(operations)
+        yield from _too_few(history, operations)
+        yield from _timeouts(history, operations)
+
+
+def exact(history: History) -> tuple[int, int]:
+    """For how many events the sums leave no room for error, and how many there are."""
+    names = _by_name(history).values()
+    sure = [
+        each
+        for each in names
+        if not any(one.how == "unknown" and one.what in ("set", "wait") for one in each)
+    ]
+    return len(sure), len(names)
+
+
+def _by_name(history: History) -> dict[str, list[Operation]]:
+    names: dict[str, list[Operation]] = {}
+    for each in history.operations:
+        if each.what in ("set", "wait"):
+            names.setdefault(each.of, []).append(each)
+    return names
+
+
+def _too_many(operations: Sequence[Operation]) -> Iterator[Violation]:
+    """A wait that returned though there was no signal left for it."""
+    steps = [(each.asked, 1, each) for each in operations if each.what == "set"]
+    steps += [(each.ended, -1, each) for each in operations if each.what == "wait" and each.ok]
+    signals = 0
+    for at, change, each in sorted(steps, key=lambda step: step[:2]):
+        signals += change
+        if signals < 0:
+            before = [one for one in operations if one.asked <= at and one.how != "fail"]
+            sets = sum(one.what == "set" for one in before)
+            text = f"{each.of} was set {sets} times at most, and {sets + 1} waits returned"
+            yield Violation("each signal wakes one", text, tuple(before))
+            return
+
+
+def _too_few(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:
+    """A signal that woke nobody, though everybody had the time to be woken."""
+    if not history.finds.get("events"):
+        return
+    sets = sum(each.what == "set" and each.ok for each in operations)
+    waits = [each for each in operations if each.what == "wait" and each.how != "fail"]
+    if len(waits) < sets:
+        name = operations[0].of
+        woken = sum(each.ok for each in waits)
+        text = f"{name} was set {sets} times and woke {woken}; {len(waits) - woken} are unknown"
+        relevant = [each for each in operations if each.how != "fail"]
+        yield Violation("no signal is lost", text, tuple(relevant))
+
+
+def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:
+    """Waits that gave up too early or too late."""
+    for each in operations:
+        if each.what != "wait" or each.ok or each.ended == math.inf:
+            continue
+        timeout, took = each.facts["timeout"], each.ended - each.asked
+        if each.how == "fail" and took < timeout:
+            yield Violation("timeouts", f"after {took:.6f} s of {timeout} s", (each,))
+        bound = max(timeout, _AT_LEAST) + _CONFIRMING
+        if took > bound + allowance(history, [each.worker], each.asked, each.ended):
+            text = f"{each.facts['error']} after {took:.3f} s of {timeout} s"
+            yield Violation("timeouts", text, (each,))
