@@ -54,9 +54,10 @@ def _too_many(operations: Sequence[Operation]) -> Iterator[Violation]:
         signals += change
         if signals < 0:
             before = [one for one in operations if one.asked <= at and one.how != "fail"]
-            sets = sum(one.what == "set" for one in before)
-            text = f"{each.of} was set {sets} times at most, and {sets + 1} waits returned"
-            yield Violation("each signal wakes one", text, tuple(before))
+            sets = tuple(one for one in before if one.what == "set")
+            waits = len(sets) + 1
+            text = f"{each.of} was set {len(sets)} times at most, and {waits} waits returned"
+            yield Violation("each signal wakes one", text, tuple(before), sets)
             return
 
 
@@ -71,7 +72,7 @@ def _too_few(history: History, operations: Sequence[Operation]) -> Iterator[Viol
         woken = sum(each.ok for each in waits)
         text = f"{name} was set {sets} times and woke {woken}; {len(waits) - woken} are unknown"
         relevant = [each for each in operations if each.how != "fail"]
-        yield Violation("no signal is lost", text, tuple(relevant))
+        yield Violation("no signal is lost", text, tuple(relevant), tuple(relevant))
 
 
 def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:

@@ -14,8 +14,8 @@ from itertools import pairwise
 from typing import Final
 
 from .history import History, Jump, Look, Operation
-from .terms import PERMIT_TTL, SEMAPHORES
-from .verdict import Violation, allowance
+from .terms import GRACE, PERMIT_TTL, SEMAPHORES
+from .verdict import ALLOWANCE, Violation, allowance
 
 __all__ = ["Hold", "check", "holds_of", "protected"]
 
@@ -24,6 +24,8 @@ _SETTLED: Final = 0.4 * PERMIT_TTL
 _OWN_TRY: Final = 5.0
 """Seconds after which a call that cannot ask for a permit fails."""
 _AT_LEAST: Final = 0.75
+_ALL_BACK: Final = PERMIT_TTL + GRACE / 2 + ALLOWANCE
+"""Seconds after the last fault by which no lease is left of those who have died of it."""
 
 
 @dataclass
@@ -137,6 +139,8 @@ def check(history: History) -> Iterator[Violation]:
         yield from _long_doubt(history, holds)
         yield from _fences(holds)
         yield from _timeouts(history, operations)
+        yield from _unused(history, operations, holds, shared.count)
+        yield from _not_back(history, operations, holds)
         yield from _at_the_end(history, shared.name, shared.count)
 
 
@@ -230,6 +234,84 @@ def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Vio
         if took > bound + allowance(history, [each.worker], each.asked, each.ended):
             text = f"{each.facts['error']} after {took:.3f} s of {timeout} s"
             yield Violation("timeouts", text, (each,))
+
+
+def _unused(
+    history: History, operations: Sequence[Operation], holds: Sequence[Hold], count: int
+) -> Iterator[Violation]:
+    """A permit that is free for longer than a slice while somebody waits for one."""
+    waits = [each for each in operations if each.what == "acquire"]
+    for begin, end in _quiet(history):
+        for since, until in _free(holds, count, begin, end):
+            for wait in waits:
+                one, other = max(since, wait.asked), min(until, wait.ended)
+                bound = GRACE / 2 + allowance(history, history.gaps, one, other)
+                if other - one > bound:
+                    text = f"{wait.worker} waited for {wait.of} for {other - one:.3f} s"
+                    text += f" from {one:.6f} on while less than {count} were held"
+                    yield Violation("all permits get used", text, (wait,))
+
+
+def _quiet(history: History) -> Iterator[tuple[float, float]]:
+    """When there were no faults, and all leases of dead holders were over."""
+    end = history.finds.get("rested", 0.0)
+    since = history.began
+    for window in sorted(history.windows, key=lambda each: each.began):
+        if since < window.began:
+            yield since, window.began
+        since = max(since, window.ended + _ALL_BACK)
+    if since < end:
+        yield since, end
+
+
+def _free(
+    holds: Sequence[Hold], count: int, begin: float, end: float
+) -> Iterator[tuple[float, float]]:
+    """When less than all permits were held, however slow the answers were."""
+    steps = [(begin, 0), (end, 0)]
+    for hold in holds:
+        until = math.inf if hold.released is None else hold.released.ended
+        died = hold.released is None and hold.end < begin
+        if not died and hold.granted < end and until > begin:
+            steps += [(max(begin, hold.granted), 1), (min(end, until), -1)]
+    held, since = 0, begin
+    for at, change in sorted(steps):
+        if held < count <= held + change:
+            yield since, at
+        elif held + change < count <= held:
+            since = at
+        held += change
+    if held < count and since < end:
+        yield since, end
+
+
+def _not_back(
+    history: History, operations: Sequence[Operation], holds: Sequence[Hold]
+) -> Iterator[Violation]:
+    """A dead holder's permit that nobody got in time, though somebody waited and all else was
+    well.
+    """
+    for hold in holds:
+        died = history.deaths.get(hold.acquired.worker, math.inf)
+        if hold.released is not None or not hold.acquired.looks or hold.end < died:
+            continue
+        if died == math.inf:
+            continue
+        heirs = [each.granted for each in holds if each.slot == hold.slot and each.granted > died]
+        for wait in operations:
+            due = max(died + PERMIT_TTL, wait.asked)
+            bound = due + GRACE / 2 + allowance(history, history.gaps, died, due + 1)
+            if (
+                wait.what != "acquire"
+                or wait.ended < bound
+                or min(heirs, default=bound + 1) < bound
+            ):
+                continue
+            troubles = history.faults_of(wait.worker, died - PERMIT_TTL, bound)
+            if not any(True for _ in troubles):
+                text = f"{hold} was not back {bound - died:.3f} s after the death of its holder"
+                yield Violation("a dead holder's permit comes back", text, (*hold.operations, wait))
+                break
 
 
 def _at_the_end(history: History, name: str, count: int) -> Iterator[Violation]:

@@ -146,6 +146,7 @@ class Course:
         self._phase("end")
         for seat in seats:
             seat.tell("rest")
+        journal.write(finds={"rested": monotonic()})
         with redis.Redis.from_url(server.url) as client:
             judge = Journal(self._folder / "judge.jsonl")
             Judge(client, judge, event_names(began, monotonic())).look()

@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,6 +163,8 @@ class History:
     """What was found when all was over."""
     troubles: list[str] = field(default_factory=list)
     """Workers that ended by themselves, and the like."""
+    _begins: list[float] = field(default_factory=list, init=False)
+    _longest: float = field(default=0.0, init=False)
 
     def of(self, what: str) -> list[Operation]:
         """All operations of a kind, in order."""
@@ -173,9 +176,19 @@ class History:
         clipped = [(max(begin, one), min(end, other)) for one, other in spans]
         return sum((other - one for one, other in clipped if other > one), 0.0)
 
+    def windows_in(self, begin: float, end: float) -> Iterator[Window]:
+        """The faults that were in force at some instant between, in order."""
+        if len(self._begins) != len(self.windows):
+            self.windows.sort(key=lambda each: each.began)
+            self._begins = [each.began for each in self.windows]
+            self._longest = max((each.ended - each.began for each in self.windows), default=0.0)
+        first = bisect_left(self._begins, begin - self._longest)
+        last = bisect_right(self._begins, end)
+        return (each for each in self.windows[first:last] if each.meets(begin, end))
+
     def faults_of(self, worker: str, begin: float, end: float) -> Iterator[Window]:
         """What befell a worker between these times."""
-        return (each for each in self.windows if each.concerns(worker) and each.meets(begin, end))
+        return (each for each in self.windows_in(begin, end) if each.concerns(worker))
 
 
 def _asked(operation: Operation) -> float:

@@ -15,8 +15,8 @@ from .terms import SEATS
 
 __all__ = ["KINDS", "Fault", "Kind", "make_plan", "storms"]
 
-_CYCLE: Final = 15.0
-_STORM: Final = 0.6
+_CYCLE: Final = 20.0
+_STORM: Final = 0.5
 """The share of a cycle."""
 _WARM_UP: Final = 1.5
 _DISTANCE: Final = (0.1, 0.7)

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 from typing import Any, Final
 
 from .checks_semaphores import Hold, holds_of
+from .checks_timers import armings_of, lateness
 from .history import History
-from .terms import PERMIT_TTL, SEMAPHORES
+from .terms import PERMIT_TTL, SEMAPHORES, TIMER_LEASE
 
 __all__ = ["recoveries"]
 
-_OUTAGES: Final = ("restart", "pause", "blackout")
+_OUTAGES: Final = ("restart", "pause", "blackout", "sleep", "client-pause")
 
 
 def recoveries(history: History) -> dict[str, dict[str, Any]]:
     """By what it is about: how often, and seconds."""
     holds = [hold for each in SEMAPHORES for hold in holds_of(history.operations, each.name)]
+    deaths = list(_after_deaths(holds, history))
+    runs = list(_taken_over(history))
+    late = [each for each in (lateness(history, one) for one in armings_of(history)) if each]
     return {
-        f"death of a holder until its slot is granted again (lease {PERMIT_TTL:g} s)": _figures(
-            _after_deaths(history, holds)
+        f"death of a holder to the next grant of its slot (lease {PERMIT_TTL:g} s)": _figures(
+            span for span, alone in deaths if alone
         ),
-        "end of an outage of the server until the first grant": _figures(
+        "the same, with the server away in between": _figures(
+            span for span, alone in deaths if not alone
+        ),
+        "end of an outage of the server to the first grant": _figures(
             _after_outages(history, [hold.granted for hold in holds])
+        ),
+        f"death of a worker to the next run of its timer (lease {TIMER_LEASE:g} s)": _figures(
+            span for span, alone in runs if alone
+        ),
+        "lateness of timers, with no fault": _figures(
+            max(0.0, late) for late, after in late if late == after
+        ),
+        "lateness of timers, from the end of the last fault on": _figures(
+            max(0.0, after) for late, after in late if late != after
         ),
     }
 
@@ -42,9 +58,10 @@ def _figures(spans: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def _after_deaths(history: History, holds: Sequence[Hold]) -> list[float]:
-    """From the death of a holder until somebody else has the slot."""
-    spans = []
+def _after_deaths(holds: Sequence[Hold], history: History) -> Iterator[tuple[float, bool]]:
+    """From the death of a holder until somebody else has the slot, and whether the server was there
+    all the time.
+    """
     for hold in holds:
         died = history.deaths.get(hold.acquired.worker)
         if died is None or hold.released is not None or hold.end < died:
@@ -56,15 +73,27 @@ def _after_deaths(history: History, holds: Sequence[Hold]) -> list[float]:
             if (each.acquired.of, each.slot) == slot and each.granted > died
         ]
         if later:
-            spans.append(min(later) - died)
-    return spans
+            yield min(later) - died, _reachable(history, died, min(later))
 
 
-def _after_outages(history: History, times: Sequence[float]) -> list[float]:
-    spans = []
+def _taken_over(history: History) -> Iterator[tuple[float, bool]]:
+    """From the death of a worker until another one begins with what it ran."""
+    for arming in armings_of(history):
+        for number, run in enumerate(arming.runs[:-1]):
+            died = history.deaths.get(run.worker)
+            if died is not None and run.ended == math.inf:
+                began = arming.runs[number + 1].asked
+                yield began - died, _reachable(history, died, began)
+
+
+def _reachable(history: History, begin: float, end: float) -> bool:
+    return not any(True for _ in history.faults_of("", begin, end))
+
+
+def _after_outages(history: History, times: Sequence[float]) -> Iterator[float]:
     for window in history.windows:
         if window.kind in _OUTAGES:
-            later = [each for each in times if each > window.ended]
-            if later:
-                spans.append(min(later) - window.ended)
-    return spans
+            after = window.ended + 1e-6
+            later = min((each for each in times if each > after), default=None)
+            if later is not None and _reachable(history, after, later):
+                yield later - window.ended

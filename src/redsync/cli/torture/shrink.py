@@ -23,6 +23,8 @@ def shrink(history: History, violation: Violation, check: Check) -> list[Operati
     """
     needed = list(violation.operations)
     for operation in violation.operations:
+        if any(operation is each for each in violation.needed):
+            continue
         fewer = [each for each in needed if each is not operation]
         if _broken(history, fewer, violation.promise, check):
             needed = fewer

@@ -24,6 +24,8 @@ class Violation:
     """What happened."""
     operations: tuple[Operation, ...] = ()
     """What was done to the object in question, as far as it may matter."""
+    needed: tuple[Operation, ...] = ()
+    """Those of them that tell something by their number, and must not be left out."""
 
 
 def allowance(history: History, workers: Iterable[str], begin: float, end: float) -> float:
