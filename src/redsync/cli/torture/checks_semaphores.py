@@ -183,7 +183,7 @@ def _long_doubt(history: History, holds: Sequence[Hold]) -> Iterator[Violation]:
             continue
         workers = (one.acquired.worker, other.acquired.worker)
         bound = PERMIT_TTL
-        if not any(True for each in workers for _ in history.faults_of(each, begin - 1, end)):
+        if not any(any(history.faults_of(each, begin - 1, end)) for each in workers):
             bound = _SETTLED
         if end - begin > bound + allowance(history, workers, begin, end):
             text = f"{one} and {other} at once for {end - begin:.3f} s after a jump of the clock"
@@ -231,6 +231,8 @@ def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Vio
         else:
             bound = min(max(timeout or 0.0, _AT_LEAST), _OWN_TRY) if timeout else _OWN_TRY
             bound = max(bound, timeout or 0.0)
+        if took < bound + ALLOWANCE:
+            continue
         if took > bound + allowance(history, [each.worker], each.asked, each.ended):
             text = f"{each.facts['error']} after {took:.3f} s of {timeout} s"
             yield Violation("timeouts", text, (each,))
@@ -242,11 +244,13 @@ def _unused(
     """A permit that is free for longer than a slice while somebody waits for one."""
     waits = [each for each in operations if each.what == "acquire"]
     for begin, end in _quiet(history):
+        meanwhile = [each for each in waits if each.asked < end and each.ended > begin]
         for since, until in _free(holds, count, begin, end):
-            for wait in waits:
+            for wait in meanwhile:
                 one, other = max(since, wait.asked), min(until, wait.ended)
-                bound = GRACE / 2 + allowance(history, history.gaps, one, other)
-                if other - one > bound:
+                if other - one < GRACE / 2 + ALLOWANCE:
+                    continue
+                if other - one > GRACE / 2 + allowance(history, history.gaps, one, other):
                     text = f"{wait.worker} waited for {wait.of} for {other - one:.3f} s"
                     text += f" from {one:.6f} on while less than {count} were held"
                     yield Violation("all permits get used", text, (wait,))
@@ -291,27 +295,25 @@ def _not_back(
     """A dead holder's permit that nobody got in time, though somebody waited and all else was
     well.
     """
+    waits = [each for each in operations if each.what == "acquire"]
     for hold in holds:
         died = history.deaths.get(hold.acquired.worker, math.inf)
-        if hold.released is not None or not hold.acquired.looks or hold.end < died:
+        if hold.released is not None or hold.end < died or died == math.inf:
             continue
-        if died == math.inf:
-            continue
-        heirs = [each.granted for each in holds if each.slot == hold.slot and each.granted > died]
-        for wait in operations:
-            due = max(died + PERMIT_TTL, wait.asked)
-            bound = due + GRACE / 2 + allowance(history, history.gaps, died, due + 1)
-            if (
-                wait.what != "acquire"
-                or wait.ended < bound
-                or min(heirs, default=bound + 1) < bound
-            ):
+        later = (each.granted for each in holds if each.slot == hold.slot and each.granted > died)
+        heir = min(later, default=math.inf)
+        for wait in waits:
+            since = max(died + PERMIT_TTL, wait.asked)
+            until = min(wait.ended, heir)
+            if until - since < GRACE / 2 + ALLOWANCE:
                 continue
-            troubles = history.faults_of(wait.worker, died - PERMIT_TTL, bound)
-            if not any(True for _ in troubles):
-                text = f"{hold} was not back {bound - died:.3f} s after the death of its holder"
-                yield Violation("a dead holder's permit comes back", text, (*hold.operations, wait))
-                break
+            if until - since < GRACE / 2 + allowance(history, history.gaps, died, until):
+                continue
+            if any(history.faults_of(wait.worker, died - PERMIT_TTL, since + GRACE + ALLOWANCE)):
+                continue
+            text = f"{hold} was not back {until - died:.3f} s after the death of its holder"
+            yield Violation("a dead holder's permit comes back", text, (*hold.operations, wait))
+            break
 
 
 def _at_the_end(history: History, name: str, count: int) -> Iterator[Violation]:

@@ -9,11 +9,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 from .history import History, Operation
 from .terms import BEAT, MAX_ATTEMPTS, SLICE, TIMER_LEASE
-from .verdict import Violation, allowance
+from .verdict import ALLOWANCE, Violation, allowance
 
 __all__ = ["Arming", "Clocks", "armings_of", "check", "lateness"]
 
@@ -254,15 +254,11 @@ def lateness(history: History, arming: Arming) -> tuple[float, float] | None:
     offset = sum(each.seconds for each in history.jumps if each.began < run.asked)
     late = (run.facts["wall"] + offset * 1e6 - arming.due) / 1e6
     due = run.asked - late
-    if any(each.meets(due - 5, run.asked) for each in _jumps(history)):
+    windows = list(history.windows_in(due - 2 * SLICE, run.asked))
+    if any(each.kind == "clock" for each in windows):
         return None
-    ends = [each.ended for each in history.windows if each.meets(due - 2 * SLICE, run.asked)]
-    after = max([due, *(min(end, run.asked) for end in ends)])
+    after = max([due, *(min(each.ended, run.asked) for each in windows)])
     return late, run.asked - after
-
-
-def _jumps(history: History) -> Iterator[Any]:
-    return (each for each in history.windows if each.kind == "clock")
 
 
 def _late(history: History, armings: Sequence[Arming]) -> Iterator[Violation]:
@@ -272,6 +268,8 @@ def _late(history: History, armings: Sequence[Arming]) -> Iterator[Violation]:
         if found is None or arming.set is None:
             continue
         run = arming.runs[0]
+        if found[1] < SLICE + ALLOWANCE:
+            continue
         if found[1] > SLICE + allowance(history, history.gaps, run.asked - found[1], run.asked):
             text = f"{arming} ran {found[1]:.3f} s after it was due and the last fault was over"
             yield Violation("in time", text, (arming.set, run))

@@ -87,7 +87,7 @@ def _taken_over(history: History) -> Iterator[tuple[float, bool]]:
 
 
 def _reachable(history: History, begin: float, end: float) -> bool:
-    return not any(True for _ in history.faults_of("", begin, end))
+    return not any(history.faults_of("", begin, end))
 
 
 def _after_outages(history: History, times: Sequence[float]) -> Iterator[float]:
