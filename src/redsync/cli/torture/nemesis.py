@@ -11,7 +11,7 @@ from typing import Final
 from ..server import Server
 from .clock import Clock
 from .history import Journal
-from .plan import Fault
+from .plan import EVERYBODY, Fault
 from .seats import Seat
 
 __all__ = ["Nemesis"]
@@ -51,12 +51,19 @@ class Nemesis:
         if fault.kind == "clock" and not self._clock.settable:
             self.left_out[fault.kind] = self.left_out.get(fault.kind, 0) + 1
             return
+        self._clear(fault)
         target = self._seats[fault.target].worker if fault.target >= 0 else fault.where
         began = monotonic()
         deed = _DEEDS[fault.kind](self, fault)
         deed.__enter__()
         self._acting.append(_Act(fault, target, deed, began, monotonic() + fault.seconds))
         self.done[fault.kind] = self.done.get(fault.kind, 0) + 1
+
+    def _clear(self, fault: Fault) -> None:
+        """End what is at the same target: on a busy machine all comes late, and at once."""
+        for act in list(self._acting):
+            if act.fault.target == fault.target or EVERYBODY in (act.fault.target, fault.target):
+                self._end(act)
 
     def end_due(self) -> None:
         """Put right what is due."""

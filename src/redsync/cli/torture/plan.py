@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from .terms import SEATS
 
-__all__ = ["KINDS", "Fault", "Kind", "make_plan", "storms"]
+__all__ = ["EVERYBODY", "KINDS", "SERVER", "Fault", "Kind", "make_plan", "storms"]
 
 _CYCLE: Final = 20.0
 _STORM: Final = 0.5
