@@ -5,6 +5,7 @@ nox -s model           explore the model of the protocol, all of it, for some mi
 nox -s twin            only bring the blocking twin up to date (-- --check: only compare)
 nox -s test -- -k fork hand arguments to pytest
 nox -s servers clients the tests against many servers, and with many versions of redis-py: hours
+nox -s torture         a minute of work under faults; arguments go to `redsync torture`
 nox -s soak            ten minutes of churn, and a picture of memory, files, threads and keys
 """
 
@@ -105,6 +106,13 @@ def run_and_note(session: nox.Session, left_out: str = "", **environment: str) -
     )
     note = ["python", "tools/compatibility.py", "add", str(report), "--left-out", left_out]
     session.run(*note, env=environment)
+
+
+@nox.session
+def torture(session: nox.Session) -> None:
+    """Work under faults for a minute, or as the arguments say: -- --seconds 3600 --seed 1."""
+    session.install("-e", ".[demo]", *groups("torture"))
+    session.run("redsync", "torture", *session.posargs)
 
 
 @nox.session

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from contextlib import ExitStack
 from typing import Final
 
 import click
@@ -19,6 +16,7 @@ from redis.retry import Retry
 
 from ..._protocol.keys import EventKeys, SemaphoreKeys
 from ...sync import RedisSemaphore
+from ..ending import ended_by_signals
 from ..server import Server, ServerNotFoundError, ServerStartError
 from ..urls import open_client
 from . import permits, timers
@@ -72,21 +70,6 @@ def demo(url: str | None, as_json: bool) -> None:
     else:
         conclusion(result)
     sys.exit(0 if result["ok"] else 1)
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Have SIGTERM and SIGHUP end the program as sys.exit() does, with everything cleared up."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    before = {each: signal.signal(each, leave) for each in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
 
 
 def perform(history: History, timer_history: TimerHistory, show: Show, url: str | None) -> None:

@@ -244,10 +244,10 @@ def _unused(
     """A permit that is free for longer than a slice while somebody waits for one."""
     waits = [each for each in operations if each.what == "acquire"]
     for begin, end in _quiet(history):
-        meanwhile = [each for each in waits if each.asked < end and each.ended > begin]
+        meanwhile = [each for each in waits if each.asked < end and history.end_of(each) > begin]
         for since, until in _free(holds, count, begin, end):
             for wait in meanwhile:
-                one, other = max(since, wait.asked), min(until, wait.ended)
+                one, other = max(since, wait.asked), min(until, history.end_of(wait))
                 if other - one < GRACE / 2 + ALLOWANCE:
                     continue
                 if other - one > GRACE / 2 + allowance(history, history.gaps, one, other):
@@ -304,7 +304,7 @@ def _not_back(
         heir = min(later, default=math.inf)
         for wait in waits:
             since = max(died + PERMIT_TTL, wait.asked)
-            until = min(wait.ended, heir)
+            until = min(history.end_of(wait), heir)
             if until - since < GRACE / 2 + ALLOWANCE:
                 continue
             if until - since < GRACE / 2 + allowance(history, history.gaps, died, until):

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from ..ending import ended_by_signals
 from ..server import ServerNotFoundError, ServerStartError
 from .checks import check
 from .course import Course
@@ -73,6 +74,7 @@ def torture(
         kept.mkdir(parents=True, exist_ok=True)
         if any(kept.iterdir()):
             raise click.BadParameter(f"{kept} is not empty", param_hint="'--folder'")
+        cleanup.enter_context(ended_by_signals())
         tell = cleanup.enter_context(showing(seed, seconds))
         course = Course(plan, seconds, seed, kept, tell, plant)
         try:

@@ -25,6 +25,7 @@ __all__ = ["Course", "Progress"]
 _STEP: Final = 0.05
 _LAST_CALM: Final = 5.0
 """Seconds of work after the last fault."""
+_STARTING: Final = 30.0
 _ENDING: Final = 40.0
 """Seconds for workers to end."""
 
@@ -104,12 +105,20 @@ class Course:
             self.left_out = nemesis.left_out
             for seat in seats:
                 seat.start()
+            self._await_workers(seats)
             began = monotonic()
             journal.write(began=began)
             self._faults(nemesis, seats)
             self._phase("calm")
-            self._go_on(monotonic() + _LAST_CALM, nemesis, seats)
+            self._go_on(monotonic() + min(_LAST_CALM, self._seconds / 4), nemesis, seats)
             self._end(server, seats, journal, began)
+
+    def _await_workers(self, seats: list[Seat]) -> None:
+        """Wait until all have begun: they take a while on a busy machine."""
+        deadline = monotonic() + _STARTING
+        paths = [self._folder / f"{seat.worker}.jsonl" for seat in seats]
+        while monotonic() < deadline and not all(_has_begun(path) for path in paths):
+            sleep(_STEP)
 
     def _faults(self, nemesis: Nemesis, seats: list[Seat]) -> None:
         began = monotonic()
@@ -157,6 +166,10 @@ class Course:
             seat.join(deadline)
         self.progress.count()
         self._phase("done")
+
+
+def _has_begun(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def _start_server(clock: Clock) -> Server:

@@ -63,7 +63,7 @@ class Entry:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Look:
     """A holder's look at its lease."""
 
@@ -71,7 +71,7 @@ class Look:
     until: float
 
 
-@dataclass
+@dataclass(slots=True)
 class Operation:
     """Something that a process did."""
 
@@ -169,6 +169,10 @@ class History:
     def of(self, what: str) -> list[Operation]:
         """All operations of a kind, in order."""
         return sorted((each for each in self.operations if each.what == what), key=_asked)
+
+    def end_of(self, operation: Operation) -> float:
+        """When it was over: it had ended, or its worker was dead."""
+        return min(operation.ended, self.deaths.get(operation.worker, math.inf))
 
     def held_up(self, worker: str, begin: float, end: float) -> float:
         """Seconds between these times in which the process, or all, did not get to run."""

@@ -88,7 +88,8 @@ class Contender:
             await self._release(entry, name, permit)
 
     async def _hold(self, entry: Entry, permit: Any) -> None:
-        length = self._rng.uniform(*(_LONG if self._rng.random() < _SELDOM else _SHORT))
+        seldom = self._deaf or self._rng.random() < _SELDOM
+        length = self._rng.uniform(*(_LONG if seldom else _SHORT))
         end = monotonic() + length
         while not self._orders.given("rest") and (left := end - monotonic()) > 0:
             await self._world.sleep(min(_LOOK, left))

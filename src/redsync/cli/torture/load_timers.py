@@ -122,7 +122,7 @@ class Setter:
         else:
             own = f"{self._name}-{next(self._numbers)}"
             await self._set(topic, own, max(0.0, self._rng.uniform(-0.5, _PERIOD[1])))
-            if self._thief and self._rng.random() < 0.1:
+            if self._thief and self._rng.random() < 0.3:
                 await self._world.call(self._client.zrem, TIMELINE, f"{topic}--{own}")
 
     async def _set(

@@ -18,7 +18,7 @@ __all__ = ["EVERYBODY", "KINDS", "SERVER", "Fault", "Kind", "make_plan", "storms
 _CYCLE: Final = 20.0
 _STORM: Final = 0.5
 """The share of a cycle."""
-_WARM_UP: Final = 1.5
+_WARM_UP: Final = 0.5
 _DISTANCE: Final = (0.1, 0.7)
 """Seconds from the beginning of a fault to that of the next one."""
 _FARTHEST: Final = 6.0

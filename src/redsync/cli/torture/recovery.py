@@ -37,10 +37,10 @@ def recoveries(history: History) -> dict[str, dict[str, Any]]:
             span for span, alone in runs if alone
         ),
         "lateness of timers, with no fault": _figures(
-            max(0.0, late) for late, after in late if late == after
+            max(0.0, span) for span, after in late if math.isclose(span, after, abs_tol=1e-5)
         ),
         "lateness of timers, from the end of the last fault on": _figures(
-            max(0.0, after) for late, after in late if late != after
+            max(0.0, after) for span, after in late if not math.isclose(span, after, abs_tol=1e-5)
         ),
     }
 
