@@ -6,6 +6,7 @@ Times called a clock are the server's, in microseconds.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -35,6 +36,8 @@ class Arming:
     """A clock; None: whoever set it did not hear."""
     runs: list[Operation] = field(default_factory=list)
     """By fence."""
+    alone: bool = True
+    """Whether no other arming has its name, for whose end it might have had to wait."""
 
     @property
     def operations(self) -> tuple[Operation, ...]:
@@ -91,6 +94,9 @@ def armings_of(history: History) -> list[Arming]:
             key = f"{key}@{run.facts['due']}"
             armings.setdefault(key, Arming(run.of, key, None, run.facts["due"]))
         armings.setdefault(key, Arming(run.of, key, None, None)).runs.append(run)
+    names = Counter(arming.of for arming in armings.values())
+    for arming in armings.values():
+        arming.alone = names[arming.of] == 1
     return list(armings.values())
 
 
@@ -244,9 +250,10 @@ def _excused(
 def lateness(history: History, arming: Arming) -> tuple[float, float] | None:
     """How late the first run was, and how late after the end of what may have kept it up.
 
-    None: the clock was set in between, or it is not known when it was due.
+    None: the clock was set in between, it is not known when it was due, or it might have had to
+    wait for another run.
     """
-    if not arming.runs or arming.due is None or (arming.set is not None and not arming.set.ok):
+    if not arming.runs or not arming.alone or arming.due is None:
         return None
     run = arming.runs[0]
     if run.facts["attempt"] != 1:

@@ -38,7 +38,7 @@ __all__ = ["torture"]
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep what all processes have written there; else it is kept if a promise was broken.",
 )
-@click.option("--plant", default="", hidden=True, help="A fault that all workers shall have.")
+@click.option("--plant", default="", hidden=True, help="Faults that all workers shall have.")
 @click.option("--recheck", type=click.Path(exists=True, path_type=Path), hidden=True)
 def torture(
     seconds: float,
