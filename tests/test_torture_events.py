@@ -76,3 +76,16 @@ def test_the_smallest_history_keeps_all_sets(made: HandMade) -> None:
     smallest = shrink(made.history, violation, check)
     assert [each for each in smallest if each.what == "set"] == sets
     assert sum(each.what == "wait" for each in smallest) == 3
+
+
+def test_a_wait_that_was_cancelled_uses_up_no_signal(made: HandMade) -> None:
+    made.add("0.1", "set", "e", 1, 1.1)
+    made.add("1.1", "wait", "e", 0, 2, "fail", timeout=3.0, error="cancelled")
+    assert made.promises(check) == ["no signal is lost"]
+
+
+def test_who_dies_after_a_cancellation_may_have_used_one_up(made: HandMade) -> None:
+    made.add("0.1", "set", "e", 1, 1.1)
+    made.add("1.1", "wait", "e", 0, 2, "fail", timeout=3.0, error="cancelled")
+    made.history.deaths["1.1"] = 3.0
+    assert made.promises(check) == []

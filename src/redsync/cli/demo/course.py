@@ -16,6 +16,7 @@ FRAME: Final = 0.1
 """Seconds after which to look again, at the latest."""
 
 _ENDING: Final = 3.0
+_LAST_WAIT: Final = 1.0
 
 
 class Course:
@@ -86,7 +87,7 @@ class Course:
         self.crew.tell_all("stop")
         self.wait_for(lambda: all(each.ended for each in self.crew.workers), "all workers end")
         for worker in self.crew.workers:
-            status = worker.status() if worker.ended else None
+            status = worker.status(_LAST_WAIT) if worker.ended else None
             if worker.name not in self.record.killed and status != 0:
                 self._trouble(f"{worker.name} ended with status {status}")
 

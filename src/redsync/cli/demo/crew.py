@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import queue
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
+
+from ..process import WorkerProcess
 
 __all__ = ["Crew", "Worker"]
 
-_LAST_WAIT: Final = 1.0
 
-
-class Worker:
-    """One process.  It dies with us: it reads its orders from a pipe whose end we hold."""
+class Worker(WorkerProcess):
+    """One process, and what it reports."""
 
     def __init__(
         self, program: str, kind: str, name: str, key: str, url: str, inbox: Inbox
@@ -28,52 +24,12 @@ class Worker:
         self.name = name
         self.ended = False
         """It has closed its end of the reports: no more will come."""
-        command = [sys.executable, "-m", f"{__package__}.{program}", kind, key, name]
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # Not in the arguments, as the URL may hold a password.  The working directory is no
-            # place to import from.
-            env={**os.environ, "REDIS_URL": url, "PYTHONSAFEPATH": "1"},
-            start_new_session=True,  # Ctrl-C is for the demo, which ends us in its own way
-        )
+        module = f"{__package__}.{program}"
+        super().__init__(module, [kind, key, name], url, stdout=subprocess.PIPE)
         threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
 
-    @property
-    def pid(self) -> int:
-        """The id of the process."""
-        return self._process.pid
-
-    def tell(self, order: str) -> None:
-        """Give an order; one that has died takes none."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(order.encode() + b"\n")
-            self._process.stdin.flush()
-
-    def kill(self) -> None:
-        """End it by SIGKILL."""
-        self._process.send_signal(signal.SIGKILL)
-
-    def status(self) -> int | None:
-        """Wait for its end; its exit status, or None if it does not end."""
-        try:
-            return self._process.wait(_LAST_WAIT)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def discard(self) -> None:
-        """End it at once, if it has not ended."""
-        self._process.kill()
-        self._process.wait()
-        with contextlib.suppress(BrokenPipeError):
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-
     def _listen(self, inbox: Inbox) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
+        with self.reports as lines:
             for line in lines:
                 if line.endswith(b"\n"):  # else it was killed in the middle of it
                     inbox.put((self, json.loads(line)))

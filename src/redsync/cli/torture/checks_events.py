@@ -10,12 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .history import History, Operation
+from .terms import CANCELLED
 from .verdict import Violation, allowance
 
 __all__ = ["check", "exact"]
 
 _AT_LEAST: Final = 0.75
 _CONFIRMING: Final = 0.75
+_BACKGROUND: Final = 10.0
+"""Seconds in which a signal is given back, whatever may be in the way."""
 
 
 def check(history: History) -> Iterator[Violation]:
@@ -66,7 +69,7 @@ def _too_few(history: History, operations: Sequence[Operation]) -> Iterator[Viol
     if not history.finds.get("events"):
         return
     sets = sum(each.what == "set" and each.ok for each in operations)
-    waits = [each for each in operations if each.what == "wait" and each.how != "fail"]
+    waits = [each for each in operations if each.what == "wait" and _may_use_up(history, each)]
     if len(waits) < sets:
         name = operations[0].of
         woken = sum(each.ok for each in waits)
@@ -75,10 +78,21 @@ def _too_few(history: History, operations: Sequence[Operation]) -> Iterator[Viol
         yield Violation("no signal is lost", text, tuple(relevant), tuple(relevant))
 
 
+def _may_use_up(history: History, wait: Operation) -> bool:
+    """Whether a signal may be gone by it.  One that was cancelled gives back what it was handed, in
+    the background, unless its process dies before.
+    """
+    if wait.how == "fail" and wait.facts["error"] == CANCELLED:
+        return history.deaths.get(wait.worker, math.inf) < wait.ended + _BACKGROUND
+    return wait.how != "fail"
+
+
 def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:
     """Waits that gave up too early or too late."""
     for each in operations:
         if each.what != "wait" or each.ok or each.ended == math.inf:
+            continue
+        if each.facts["error"] == CANCELLED:
             continue
         timeout, took = each.facts["timeout"], each.ended - each.asked
         if each.how == "fail" and took < timeout:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Final
 
 from .history import History, Jump, Look, Operation
-from .terms import GRACE, PERMIT_TTL, SEMAPHORES
+from .terms import CANCELLED, GRACE, PERMIT_TTL, SEMAPHORES
 from .verdict import ALLOWANCE, Violation, allowance
 
 __all__ = ["Hold", "check", "holds_of", "protected"]
@@ -220,6 +220,8 @@ def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Vio
     """Calls that gave up too early or too late."""
     for each in operations:
         if each.what != "acquire" or each.ok or each.ended == math.inf:
+            continue
+        if each.facts["error"] == CANCELLED:
             continue
         timeout, took = each.facts["timeout"], each.ended - each.asked
         if each.how == "fail" and timeout is None:

@@ -154,13 +154,13 @@ class Course:
         """Have the workers rest, look at what there is, and have them end."""
         self._phase("end")
         for seat in seats:
-            seat.tell("rest")
+            seat.process.tell("rest")
         journal.write(finds={"rested": monotonic()})
         with redis.Redis.from_url(server.url) as client:
             judge = Journal(self._folder / "judge.jsonl")
             Judge(client, judge, event_names(began, monotonic())).look()
         for seat in seats:
-            seat.tell("stop")
+            seat.process.tell("stop")
         deadline = monotonic() + _ENDING
         for seat in seats:
             seat.join(deadline)

@@ -12,8 +12,8 @@ from redsync.exceptions import RedisEventTimeoutError
 
 from ..orders import Orders
 from .history import Journal
-from .terms import SEATS, event_name
-from .world import World
+from .terms import CANCELLATIONS, CANCELLED, SEATS, TRY, event_name
+from .world import CancelledCallError, World
 
 __all__ = ["Events"]
 
@@ -74,9 +74,14 @@ class Events:
             timeout = rng.choice(_TIMEOUTS)
             entry = self._journal.begin("wait", name, timeout=timeout)
             try:
-                await self._world.call(event.wait, timeout)
+                if rng.random() < CANCELLATIONS:
+                    await self._world.try_for(rng.uniform(*TRY), event.wait, timeout)
+                else:
+                    await self._world.call(event.wait, timeout)
             except RedisEventTimeoutError:
                 entry.end("fail", error="timeout")
+            except CancelledCallError:
+                entry.end("fail", error=CANCELLED)
             except (redis.RedisError, OSError) as error:
                 entry.end("unknown", error=f"{type(error).__name__}: {error}")
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final
 
@@ -12,8 +13,8 @@ from redsync.exceptions import RedisSemaphoreTimeoutError
 
 from ..orders import Orders
 from .history import Entry, Journal
-from .terms import PERMIT_TTL, SEMAPHORES, strategy_for
-from .world import World
+from .terms import CANCELLATIONS, CANCELLED, PERMIT_TTL, SEMAPHORES, TRY, strategy_for
+from .world import CancelledCallError, World
 
 __all__ = ["Contender", "open_semaphores"]
 
@@ -74,9 +75,11 @@ class Contender:
     async def _once(self, name: str, timeout: float | None) -> None:
         entry = self._journal.begin("acquire", name, timeout=timeout)
         try:
-            permit = await self._world.call(self._semaphores[name].acquire, timeout)
+            permit = await self._acquire(self._semaphores[name].acquire, timeout)
         except RedisSemaphoreTimeoutError:
             entry.end("fail", error="timeout")
+        except CancelledCallError:
+            entry.end("fail", error=CANCELLED)
         except (redis.RedisError, OSError) as error:
             entry.end("unknown", error=f"{type(error).__name__}: {error}")
         else:
@@ -86,6 +89,11 @@ class Contender:
             entry.look(now, until)
             await self._hold(entry, permit)
             await self._release(entry, name, permit)
+
+    async def _acquire(self, acquire: Callable[..., Any], timeout: float | None) -> Any:
+        if self._rng.random() < CANCELLATIONS:
+            return await self._world.try_for(self._rng.uniform(*TRY), acquire, timeout)
+        return await self._world.call(acquire, timeout)
 
     async def _hold(self, entry: Entry, permit: Any) -> None:
         seldom = self._deaf or self._rng.random() < _SELDOM

@@ -103,9 +103,9 @@ class Nemesis:
     @contextmanager
     def stop(self, fault: Fault) -> Iterator[None]:
         """SIGSTOP, SIGCONT."""
-        self._seat(fault).stop()
+        self._seat(fault).process.stop()
         yield
-        self._seat(fault).go_on()
+        self._seat(fault).process.go_on()
 
     # What it does to a link
 

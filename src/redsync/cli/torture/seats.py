@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from time import monotonic
-from typing import IO, Final
+from typing import Final
 
+from ..process import WorkerProcess
 from ..proxy import FaultProxy
 from .history import Journal
 
@@ -47,8 +44,7 @@ class Seat:
         self._journal = journal
         self._plant = plant
         self._generation = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
+        self._process: WorkerProcess | None = None
 
     def __enter__(self) -> Seat:
         self.proxy.__enter__()
@@ -59,6 +55,16 @@ class Seat:
         self.proxy.__exit__(*exc_info)
 
     @property
+    def process(self) -> WorkerProcess:
+        """The worker that is there."""
+        assert self._process is not None
+        return self._process
+
+    @property
+    def _complaints(self) -> Path:
+        return self._folder / f"{self.worker}.stderr"
+
+    @property
     def worker(self) -> str:
         """The name of the worker that is there now, or was last."""
         return f"{self.number}.{self._generation}"
@@ -66,86 +72,44 @@ class Seat:
     def start(self) -> None:
         """Have a new worker take it."""
         self._generation += 1
-        self._stderr = open(self._folder / f"{self.worker}.stderr", "wb")
-        command = [sys.executable, "-m", f"{__package__}.worker"]
-        self._process = subprocess.Popen(
-            [*command, str(self.number), self.worker, str(self._seed), str(os.getpid())],
-            cwd=self._folder,
-            stdin=subprocess.PIPE,
-            stderr=self._stderr,
-            env={
-                **os.environ,
-                "REDIS_URL": self.proxy.url,
-                "PYTHONSAFEPATH": "1",
-                "REDSYNC_TORTURE_PLANT": self._plant,
-            },
-            start_new_session=True,
-        )
+        with open(self._complaints, "wb") as stderr:
+            self._process = WorkerProcess(
+                f"{__package__}.worker",
+                [str(self.number), self.worker, str(self._seed), str(os.getpid())],
+                self.proxy.url,
+                variables={"REDSYNC_TORTURE_PLANT": self._plant},
+                stderr=stderr,
+                folder=self._folder,
+            )
 
     def kill(self) -> None:
         """End the worker by SIGKILL."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait()
+        self.process.discard()
         self._journal.write(died=self.worker, at=monotonic())
-        self._close()
-
-    def stop(self) -> None:
-        """Stop it by SIGSTOP."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Have it continue."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def tell(self, order: str) -> None:
-        """Give an order."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(order.encode() + b"\n")
-            self._process.stdin.flush()
+        self._process = None
 
     def look(self) -> None:
         """Take note if the worker has ended by itself, which is a trouble, and start another."""
-        if self._process is not None and self._process.poll() is not None:
-            self._mourn()
+        if self._process is not None and self._process.status(0) is not None:
+            self._mourn(f"ended by itself, with status {self._process.status(0)}")
             self.start()
 
     def join(self, deadline: float) -> None:
         """Wait until it has ended, as it was told to."""
-        assert self._process is not None
-        try:
-            status = self._process.wait(max(0.1, deadline - monotonic()))
-        except subprocess.TimeoutExpired:
-            self._journal.write(trouble=f"worker {self.worker} does not end")
-            self.kill()
-            return
-        if status != 0:
-            self._mourn()
-        self._close()
+        status = self.process.status(max(0.1, deadline - monotonic()))
+        if status is None:
+            self._mourn("does not end")
+        elif status != 0:
+            self._mourn(f"ended with status {status}")
+        self.discard()
 
     def discard(self) -> None:
         """End it at once, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._close()
-
-    def _mourn(self) -> None:
-        assert self._process is not None
-        complaint = (self._folder / f"{self.worker}.stderr").read_text("utf-8", "replace")
-        text = f"worker {self.worker} ended with status {self._process.returncode}"
-        self._journal.write(trouble=f"{text}: {complaint[-_COMPLAINT:]}")
-        self._journal.write(died=self.worker, at=monotonic())
-        self._close()
-
-    def _close(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        if self._stderr is not None:
-            self._stderr.close()
+        if process is not None:
+            process.discard()
+
+    def _mourn(self, how: str) -> None:
+        complaint = self._complaints.read_text("utf-8", "replace")[-_COMPLAINT:]
+        self._journal.write(trouble=f"worker {self.worker} {how}: {complaint}")
+        self.kill()

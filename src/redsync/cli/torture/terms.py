@@ -7,6 +7,8 @@ from typing import Final
 
 __all__ = [
     "BEAT",
+    "CANCELLATIONS",
+    "CANCELLED",
     "EPOCH",
     "GRACE",
     "KINDS",
@@ -18,6 +20,7 @@ __all__ = [
     "TIMELINE",
     "TIMER_LEASE",
     "TOPICS",
+    "TRY",
     "Shared",
     "event_name",
     "event_names",
@@ -37,6 +40,13 @@ TIMER_LEASE: Final = 2.0
 SLICE: Final = TIMER_LEASE
 """Seconds after which each worker of the timers has looked."""
 MAX_ATTEMPTS: Final = 5
+
+CANCELLATIONS: Final = 0.15
+"""The share of calls that are cancelled, where that can be."""
+TRY: Final = (0.0, 1.0)
+"""Seconds after which they are."""
+CANCELLED: Final = "cancelled"
+"""The error of those."""
 
 EPOCH: Final = 20.0
 """Seconds for which an event is used."""

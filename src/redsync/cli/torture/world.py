@@ -15,16 +15,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
+import anyio
 import redis
 import redis.asyncio
 
 import redsync.aio
 import redsync.sync
 
-__all__ = ["Load", "Tasks", "Threads", "World", "finish"]
+__all__ = ["CancelledCallError", "Load", "Tasks", "Threads", "World", "finish"]
 
 T = TypeVar("T")
 Load = Callable[[], Coroutine[Any, Any, None]]
+
+
+class CancelledCallError(Exception):
+    """A call was cancelled."""
 
 
 class World(Protocol):
@@ -38,6 +43,13 @@ class World(Protocol):
 
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call something of redsync or redis-py."""
+
+    async def try_for(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it and, if that can be, cancel the call after some time.
+
+        Raises:
+            CancelledCallError: It was cancelled.
+        """
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -68,6 +80,12 @@ class Tasks:
         """Call something of redsync or redis-py."""
         result = function(*args, **kwargs)
         return await result if inspect.isawaitable(result) else result
+
+    async def try_for(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it, and cancel the call after some time."""
+        with anyio.move_on_after(seconds):
+            return await function(*args)
+        raise CancelledCallError
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -108,6 +126,10 @@ class Threads:
     async def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call something of redsync or redis-py."""
         return function(*args, **kwargs)
+
+    async def try_for(self, seconds: float, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it: a thread cannot be cancelled."""
+        return function(*args)
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
