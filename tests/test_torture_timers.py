@@ -168,6 +168,15 @@ def test_a_run_after_the_lease_of_the_one_before_may_be(made: HandMade) -> None:
     assert made.promises(check) == []
 
 
+def test_a_run_that_nobody_takes_over_is_found(made: HandMade) -> None:
+    arming = made.arm("0.1", 1, 1)
+    made.run("1.1", arming, 2.02, None)
+    made.history.deaths["1.1"] = 2.5
+    made.history.windows.append(Window("kill", "1.1", 2.49, 3))
+    made.run("2.1", arming, 9, 9.1, attempt=2)
+    assert made.promises(check) == ["a dead worker is replaced"]
+
+
 def test_a_timer_that_is_late_is_found(made: HandMade) -> None:
     arming = made.arm("0.1", 1, 1)
     made.run("1.1", arming, 6, 6.1)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
+
+from redsync.cli.fences import doubled, fallen, overtaken
 
 __all__ = [
     "Hold",
@@ -77,26 +78,12 @@ def check_slots(holds: Sequence[Hold]) -> None:
 
 def check_fences(holds: Sequence[Hold]) -> None:
     """No fence twice; rising for each slot; and a later request never gets a lower one."""
-    by_fence = sorted(holds, key=lambda hold: hold.fence)
-    for one, other in pairwise(by_fence):
-        assert one.fence != other.fence, f"a fence given twice: {_listed([one, other])}"
-    for slot in {hold.slot for hold in holds}:
-        in_turn = sorted(
-            (hold for hold in holds if hold.slot == slot), key=lambda hold: hold.granted
-        )
-        for one, other in pairwise(in_turn):
-            assert one.fence < other.fence, f"a fence fell: {_listed([one, other])}"
-    # Between slots only what was asked for after an answer has to be higher than that answer: a
-    # process may be slow to notice what it was granted.  So each request is compared with the
-    # earliest answer among all that have a higher fence.
-    earliest = None
-    for hold in reversed(by_fence):
-        if earliest is not None:
-            assert hold.asked <= earliest.granted, (
-                f"a later request got a lower fence: {_listed([earliest, hold])}"
-            )
-        if earliest is None or hold.granted < earliest.granted:
-            earliest = hold
+    for one, other in doubled(holds):
+        raise AssertionError(f"a fence given twice: {_listed([one, other])}")
+    for one, other in fallen(holds):
+        raise AssertionError(f"a fence fell: {_listed([one, other])}")
+    for one, other in overtaken(holds):
+        raise AssertionError(f"a later request got a lower fence: {_listed([one, other])}")
 
 
 def _sets(holds: Iterable[Hold]) -> Iterable[set[Hold]]:

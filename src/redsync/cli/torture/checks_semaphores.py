@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Final
 
+from ..fences import doubled, fallen, neighbours, overtaken
 from .history import History, Jump, Look, Operation
 from .terms import CANCELLED, GRACE, PERMIT_TTL, SEMAPHORES
 from .verdict import ALLOWANCE, Violation, allowance
@@ -46,6 +46,11 @@ class Hold:
     def fence(self) -> int:
         """Its fence."""
         return int(self.acquired.facts["fence"])
+
+    @property
+    def asked(self) -> float:
+        """When it was asked for."""
+        return self.acquired.asked
 
     @property
     def granted(self) -> float:
@@ -177,7 +182,7 @@ def _meetings(holds: Sequence[Hold]) -> Iterator[tuple[Hold, Hold, float, float]
 
 def _long_doubt(history: History, holds: Sequence[Hold]) -> Iterator[Violation]:
     """After a jump of the clock two may believe in a slot, but not for long."""
-    for one, other in _neighbours(holds):
+    for one, other in neighbours(holds):
         begin, end = max(one.granted, other.granted), min(one.end, other.end)
         if end <= begin:
             continue
@@ -190,30 +195,19 @@ def _long_doubt(history: History, holds: Sequence[Hold]) -> Iterator[Violation]:
             yield Violation("told that it is lost", text, one.operations + other.operations)
 
 
-def _neighbours(holds: Sequence[Hold]) -> Iterator[tuple[Hold, Hold]]:
-    for slot in {hold.slot for hold in holds}:
-        yield from pairwise(hold for hold in holds if hold.slot == slot)
-
-
 def _fences(holds: Sequence[Hold]) -> Iterator[Violation]:
     """No fence twice, rising in each slot, and never lower for a request that came later."""
-    by_fence = sorted(holds, key=lambda hold: hold.fence)
-    for one, other in pairwise(by_fence):
-        if one.fence == other.fence:
-            yield Violation("fences rise", f"{one} and {other}", one.operations + other.operations)
     usable = [hold for hold in holds if hold.segments and hold.segments[0][0] == hold.granted]
-    for one, other in _neighbours(usable):
-        if one.fence > other.fence:
-            text = f"{other} was granted after {one}"
-            yield Violation("fences rise", text, one.operations + other.operations)
-    # Between slots only what was asked for after an answer has to be higher than that answer.
-    earliest: Hold | None = None
-    for hold in reversed(by_fence):
-        if earliest is not None and hold.acquired.asked > earliest.granted:
-            text = f"{hold} was asked for after {earliest} was there"
-            yield Violation("fences rise", text, earliest.operations + hold.operations)
-        if earliest is None or hold.granted < earliest.granted:
-            earliest = hold
+    found = [
+        *((f"{one} and {other}", one, other) for one, other in doubled(holds)),
+        *((f"{other} was granted after {one}", one, other) for one, other in fallen(usable)),
+        *(
+            (f"{other} was asked for after {one} was there", one, other)
+            for one, other in overtaken(holds)
+        ),
+    ]
+    for text, one, other in found:
+        yield Violation("fences rise", text, one.operations + other.operations)
 
 
 def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:

@@ -114,6 +114,7 @@ def check(history: History) -> Iterator[Violation]:
         yield from _again(history, arming)
         yield from _removed(arming, changes.get(arming.of, []))
         yield from _undone(history, arming, changes.get(arming.of, []))
+        yield from _abandoned(history, arming, changes.get(arming.of, []))
     yield from _overlaps(history, changes)
     yield from _late(history, armings)
     yield from _series(history, armings)
@@ -211,6 +212,31 @@ def _undone(history: History, arming: Arming, changes: Sequence[Operation]) -> I
     elif dead[0]["attempts"] != MAX_ATTEMPTS:
         text = f"{arming} is dead after {dead[0]['attempts']} attempts"
         yield Violation("at least once, or dead", text, arming.operations)
+
+
+def _abandoned(
+    history: History, arming: Arming, changes: Sequence[Operation]
+) -> Iterator[Violation]:
+    """A run that was cut off by the death of its worker, and that nobody took over in time."""
+    if not arming.alone or len(changes) > 1:
+        return
+    for run, heir in pairwise([*arming.runs, None]):
+        assert run is not None
+        died = history.deaths.get(run.worker, math.inf)
+        if run.ended < math.inf or died == math.inf or run.facts["attempt"] == MAX_ATTEMPTS:
+            continue
+        since, until = died + TIMER_LEASE + SLICE, math.inf if heir is None else heir.asked
+        if until < since + ALLOWANCE:
+            continue
+        since += allowance(history, history.gaps, died, since + ALLOWANCE)
+        # Others must have been well.
+        if until > since and not _any_fault(history, run.worker, died, since):
+            text = f"nobody went on with {arming} within {since - died:.3f} s of a death"
+            yield Violation("a dead worker is replaced", text, arming.operations)
+
+
+def _any_fault(history: History, worker: str, begin: float, end: float) -> bool:
+    return any(window.target != worker for window in history.windows_in(begin - TIMER_LEASE, end))
 
 
 def _overlaps(history: History, changes: dict[str, list[Operation]]) -> Iterator[Violation]:
