@@ -27,7 +27,7 @@ def recoveries(history: History) -> dict[str, dict[str, Any]]:
         f"death of a holder to the next grant of its slot (lease {PERMIT_TTL:g} s)": _figures(
             span for span, alone in deaths if alone
         ),
-        "the same, with the server away in between": _figures(
+        "the same, counted from the end of an outage in between": _figures(
             span for span, alone in deaths if not alone
         ),
         "end of an outage of the server to the first grant": _figures(
@@ -59,8 +59,8 @@ def _figures(spans: Iterable[float]) -> dict[str, Any]:
 
 
 def _after_deaths(holds: Sequence[Hold], history: History) -> Iterator[tuple[float, bool]]:
-    """From the death of a holder until somebody else has the slot, and whether the server was there
-    all the time.
+    """From the death of a holder, or the end of the last outage after it, until somebody else has
+    the slot; and whether there was no outage.
     """
     for hold in holds:
         died = history.deaths.get(hold.acquired.worker)
@@ -73,7 +73,8 @@ def _after_deaths(holds: Sequence[Hold], history: History) -> Iterator[tuple[flo
             if (each.acquired.of, each.slot) == slot and each.granted > died
         ]
         if later:
-            yield min(later) - died, _reachable(history, died, min(later))
+            outages = [each.ended for each in history.faults_of("", died, min(later))]
+            yield max(0.0, min(later) - max([died, *outages])), not outages
 
 
 def _taken_over(history: History) -> Iterator[tuple[float, bool]]:
