@@ -51,6 +51,15 @@ def test_there_are_no_faults_in_a_calm(seconds: float, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_every_second_storm_leaves_the_server_alone(seed: int) -> None:
+    plan = make_plan(200, seed)
+    for number, (begin, end) in enumerate(storms(200)):
+        faults = [fault for fault in plan if begin <= fault.at < end]
+        assert len(faults) > 10
+        assert any(fault.target < 0 for fault in faults) == (number % 2 == 0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_clock_stays_within_some_seconds(seed: int) -> None:
     offset = 0.0
     for fault in make_plan(3600, seed):

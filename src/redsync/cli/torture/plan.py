@@ -7,9 +7,8 @@ others take over without its help.  A target has one fault at a time.
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -112,11 +111,13 @@ def storms(seconds: float) -> list[tuple[float, float]]:
 def make_plan(seconds: float, seed: int) -> list[Fault]:
     """All faults, in order."""
     rng = random.Random(f"torture {seed}")
-    bag = _Bag(rng)
+    # Each kind of storm has a bag of its own, so that neither has to wait for what the other needs.
+    kinds = list(KINDS.values())
+    bags = _Bag(rng, kinds), _Bag(rng, [each for each in kinds if each.target is None])
     plan: list[Fault] = []
     offset = 0.0
     for number, (begin, end) in enumerate(storms(seconds)):
-        busy = {SERVER: math.inf} if number % 2 else {}
+        bag, busy = bags[number % 2], dict[int, float]()
         now = begin
         while now < end:
             drawn = bag.draw(now, busy)
@@ -134,17 +135,18 @@ def make_plan(seconds: float, seed: int) -> list[Fault]:
 
 
 class _Bag:
-    """All kinds, each as often as its share says, in an order of chance, again and again."""
+    """Kinds, each as often as its share says, in an order of chance, again and again."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, kinds: Sequence[Kind]) -> None:
         self._rng = rng
+        self._kinds = kinds
         self._left: list[Kind] = []
 
     def draw(self, now: float, busy: dict[int, float]) -> tuple[Kind, int] | None:
         """The next kind that there is a target for, and the target."""
         free = [seat for seat in range(SEATS) if busy.get(seat, 0.0) <= now]
         if not self._left:
-            self._left = [kind for kind in KINDS.values() for _ in range(kind.share)]
+            self._left = [kind for kind in self._kinds for _ in range(kind.share)]
             self._rng.shuffle(self._left)
         for number, kind in enumerate(self._left):
             target = kind.target
