@@ -8,7 +8,6 @@ import shutil
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..server import ServerNotFoundError, ServerStartError
 from .checks import check
 from .course import Course
 from .history import read
-from .plan import KINDS, make_plan
+from .plan import KINDS, Fault, make_plan
 from .recovery import recoveries
 from .report import markdown, summary, text
 from .show import showing
@@ -39,7 +38,11 @@ __all__ = ["torture"]
     help="Keep what all processes have written there; else it is kept if a promise was broken.",
 )
 @click.option("--plant", default="", hidden=True, help="Faults that all workers shall have.")
-@click.option("--recheck", type=click.Path(exists=True, path_type=Path), hidden=True)
+@click.option(
+    "--recheck",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Do nothing, but check what is in such a folder again.",
+)
 def torture(
     seconds: float,
     seed: int | None,
@@ -65,35 +68,42 @@ def torture(
         for fault in plan:
             click.echo(fault)
         return
+    setting = {"seed": seed, "seconds": seconds, "took": 0.0, "left_out": {}}
     if recheck is not None:
-        tell_all(judged(recheck, {"seed": seed, "seconds": seconds, "took": 0.0, "left_out": {}}))
-        return
-    began = time.monotonic()
-    with ExitStack() as cleanup:
+        kept = recheck
+    else:
         kept = folder or Path(tempfile.mkdtemp(prefix="redsync-torture-"))
         kept.mkdir(parents=True, exist_ok=True)
         if any(kept.iterdir()):
             raise click.BadParameter(f"{kept} is not empty", param_hint="'--folder'")
-        cleanup.enter_context(ended_by_signals())
-        tell = cleanup.enter_context(showing(seed, seconds))
-        course = Course(plan, seconds, seed, kept, tell, plant)
-        try:
-            course.run()
-        except (ServerNotFoundError, ServerStartError) as error:
-            raise click.ClickException(str(error)) from error
-    took = time.monotonic() - began
-    setting = {"seed": seed, "seconds": seconds, "took": took, "left_out": course.left_out}
+        began = time.monotonic()
+        setting["left_out"] = perform(plan, seconds, seed, kept, plant)
+        setting["took"] = time.monotonic() - began
     result = judged(kept, setting)
     if json_file is not None:
         json.dump(result, json_file, indent=2)
     if markdown_file is not None:
         markdown_file.writelines(f"{line}\n" for line in markdown(result))
-    tell_all(result)
-    if folder is None and result["ok"]:
+    for line in text(result):
+        click.echo(line)
+    if folder is None and recheck is None and result["ok"]:
         shutil.rmtree(kept)
     else:
         click.echo(f"What all have written is in {kept}")
     sys.exit(0 if result["ok"] else 1)
+
+
+def perform(
+    plan: list[Fault], seconds: float, seed: int, folder: Path, plant: str
+) -> dict[str, int]:
+    """Carry out a run; returns the faults that could not be done."""
+    with ended_by_signals(), showing(seed, seconds) as tell:
+        course = Course(plan, seconds, seed, folder, tell, plant)
+        try:
+            course.run()
+        except (ServerNotFoundError, ServerStartError) as error:
+            raise click.ClickException(str(error)) from error
+    return course.left_out
 
 
 def judged(folder: Path, setting: dict[str, Any]) -> dict[str, Any]:
@@ -102,9 +112,3 @@ def judged(folder: Path, setting: dict[str, Any]) -> dict[str, Any]:
     meanings = {kind.name: kind.meaning for kind in KINDS.values()}
     setting = {**setting, "meanings": meanings}
     return summary(history, check(history), recoveries(history), setting)
-
-
-def tell_all(result: dict[str, Any]) -> None:
-    """Print it."""
-    for line in text(result):
-        click.echo(line)

@@ -1,8 +1,9 @@
 """The schedule of faults: a pure function of its seed and its length.
 
 Storms, in which faults come one upon the other, take turns with calms, in which there is none: that
-is where recovery is measured.  Every second storm leaves the server alone, so that leases end and
-others take over without its help.  A target has one fault at a time.
+is where recovery is measured.  Every second storm leaves the server alone, and in the calm after it
+one worker is killed, and nothing else is done: so it is seen how soon others take over if all is
+well with them.  A target has one fault at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ __all__ = ["EVERYBODY", "KINDS", "SERVER", "Fault", "Kind", "make_plan", "storms
 _CYCLE: Final = 20.0
 _STORM: Final = 0.5
 """The share of a cycle."""
+_LONELY: Final = 0.4
+"""When in a calm a worker is killed, as a share of the storm before."""
 _WARM_UP: Final = 0.5
 _DISTANCE: Final = (0.1, 0.7)
 """Seconds from the beginning of a fault to that of the next one."""
@@ -131,6 +134,9 @@ def make_plan(seconds: float, seed: int) -> list[Fault]:
                 for each in range(SEATS) if target == EVERYBODY else (target,):
                     busy[each] = fault.end + 0.1
             now += rng.uniform(*_DISTANCE)
+        if number % 2:
+            at = end + _LONELY * (end - begin)
+            plan.append(Fault(len(plan), round(at, 3), "kill", rng.randrange(SEATS), 0.5))
     return plan
 
 

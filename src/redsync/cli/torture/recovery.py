@@ -20,15 +20,19 @@ _OUTAGES: Final = ("restart", "pause", "blackout", "sleep", "client-pause")
 def recoveries(history: History) -> dict[str, dict[str, Any]]:
     """By what it is about: how often, and seconds."""
     holds = [hold for each in SEMAPHORES for hold in holds_of(history.operations, each.name)]
-    deaths = list(_after_deaths(holds, history))
+    deaths = list(_after_deaths(history, holds))
     runs = list(_taken_over(history))
     late = [each for each in (lateness(history, one) for one in armings_of(history)) if each]
+    calm = [max(0.0, span) for span, after in late if math.isclose(span, after, abs_tol=1e-5)]
+    after = [max(0.0, span) for _, span in late]
     return {
-        f"death of a holder to the next grant of its slot (lease {PERMIT_TTL:g} s)": _figures(
-            span for span, alone in deaths if alone
+        f"death of a holder to the next grant of its slot (lease {PERMIT_TTL:g} s), somebody with"
+        " no fault of its own waiting": _figures(span for span, how in deaths if how == "calm"),
+        "the same, all who wait having faults of their own": _figures(
+            span for span, how in deaths if how == "storm"
         ),
-        "the same, counted from the end of an outage in between": _figures(
-            span for span, alone in deaths if not alone
+        "the same, counted from the end of an outage of the server in between": _figures(
+            span for span, how in deaths if how == "outage"
         ),
         "end of an outage of the server to the first grant": _figures(
             _after_outages(history, [hold.granted for hold in holds])
@@ -36,12 +40,8 @@ def recoveries(history: History) -> dict[str, dict[str, Any]]:
         f"death of a worker to the next run of its timer (lease {TIMER_LEASE:g} s)": _figures(
             span for span, alone in runs if alone
         ),
-        "lateness of timers, with no fault": _figures(
-            max(0.0, span) for span, after in late if math.isclose(span, after, abs_tol=1e-5)
-        ),
-        "lateness of timers, from the end of the last fault on": _figures(
-            max(0.0, after) for span, after in late if not math.isclose(span, after, abs_tol=1e-5)
-        ),
+        "lateness of timers, no fault in the 4 s before": _figures(calm),
+        "lateness of timers, counted from the end of the last fault": _figures(after),
     }
 
 
@@ -58,23 +58,35 @@ def _figures(spans: Iterable[float]) -> dict[str, Any]:
     }
 
 
-def _after_deaths(holds: Sequence[Hold], history: History) -> Iterator[tuple[float, bool]]:
+def _after_deaths(history: History, holds: Sequence[Hold]) -> Iterator[tuple[float, str]]:
     """From the death of a holder, or the end of the last outage after it, until somebody else has
-    the slot; and whether there was no outage.
+    the slot; and whether there was an outage, or at least one of those who waited was well.
     """
+    waits = [each for each in history.operations if each.what == "acquire"]
     for hold in holds:
         died = history.deaths.get(hold.acquired.worker)
         if died is None or hold.released is not None or hold.end < died:
             continue
         slot = (hold.acquired.of, hold.slot)
-        later = [
-            each.granted
-            for each in holds
-            if (each.acquired.of, each.slot) == slot and each.granted > died
-        ]
-        if later:
-            outages = [each.ended for each in history.faults_of("", died, min(later))]
-            yield max(0.0, min(later) - max([died, *outages])), not outages
+        granted = min(
+            (each.granted for each in holds
+             if (each.acquired.of, each.slot) == slot and each.granted > died),
+            default=math.inf,
+        )  # fmt: skip
+        if granted == math.inf:
+            continue
+        outages = [each.ended for each in history.faults_of("", died, granted)]
+        if outages:
+            yield max(0.0, granted - max(died, *outages)), "outage"
+            continue
+        well = any(
+            each.of == slot[0]
+            and each.asked < died + PERMIT_TTL
+            and history.end_of(each) >= granted
+            and not any(history.faults_of(each.worker, died - PERMIT_TTL, granted))
+            for each in waits
+        )
+        yield granted - died, "calm" if well else "storm"
 
 
 def _taken_over(history: History) -> Iterator[tuple[float, bool]]:
