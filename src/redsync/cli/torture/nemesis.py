@@ -144,7 +144,7 @@ class Nemesis:
         """Lose some replies or requests, and the connections."""
         proxy = self._seat(fault).proxy
         lose = proxy.lose_reply if fault.kind == "lose-reply" else proxy.lose_request
-        armed = lose("", times=fault.detail["times"], how=fault.detail["how"])
+        armed = lose(fault.detail["match"], times=fault.detail["times"], how=fault.detail["how"])
         yield
         proxy.disarm(armed)
 

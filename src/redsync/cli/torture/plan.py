@@ -22,6 +22,8 @@ _STORM: Final = 0.5
 """The share of a cycle."""
 _LONELY: Final = 0.4
 """When in a calm a worker is killed, as a share of the storm before."""
+_MATCHES: Final = ("", "", "BLPOP", "EVALSHA")
+"""What a request begins with that is lost, or whose reply is: with BLPOP a token goes astray."""
 _WARM_UP: Final = 0.5
 _DISTANCE: Final = (0.1, 0.7)
 """Seconds from the beginning of a fault to that of the next one."""
@@ -183,7 +185,9 @@ def _detail(kind: Kind, rng: random.Random, offset: float) -> Iterator[tuple[str
     elif kind.name in ("lose-reply", "lose-request", "tear"):
         yield "times", rng.randint(1, 4)
         yield "how", rng.choice(["close", "reset", "stall"])
-        if kind.name == "tear":
+        if kind.name != "tear":
+            yield "match", rng.choice(_MATCHES)
+        else:
             yield "after", rng.randint(1, 400)
             yield "direction", rng.choice(["requests", "replies"])
     elif kind.name == "drop":
