@@ -22,7 +22,7 @@ _STORM: Final = 0.5
 """The share of a cycle."""
 _LONELY: Final = 0.4
 """When in a calm a worker is killed, as a share of the storm before."""
-_MATCHES: Final = ("", "", "BLPOP", "EVALSHA")
+_MATCHES: Final = ("", "BLPOP redsync:event", "BLPOP redsync:semaphore", "EVALSHA")
 """What a request begins with that is lost, or whose reply is: with BLPOP a token goes astray."""
 _WARM_UP: Final = 0.5
 _DISTANCE: Final = (0.1, 0.7)
