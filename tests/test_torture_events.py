@@ -67,6 +67,15 @@ def test_timeouts_that_are_not_kept_are_found(made: HandMade, took: float) -> No
     assert made.promises(check) == ["timeouts"]
 
 
+def test_of_a_signal_that_is_lost_the_history_has_what_cannot_be_paired_off(made: HandMade) -> None:
+    for number in range(5):
+        made.add("0.1", "set", "e", number, number + 0.1)
+        made.add("1.1", "wait", "e", number, number + 0.2, timeout=9.0)
+    lost = made.add("0.1", "set", "e", 9, 9.1)
+    [violation] = check(made.history)
+    assert shrink(made.history, violation, check) == [lost]
+
+
 def test_the_smallest_history_keeps_all_sets(made: HandMade) -> None:
     sets = [made.add("0.1", "set", "e", number, number + 0.1) for number in range(2)]
     for number in range(3):

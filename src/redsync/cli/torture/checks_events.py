@@ -74,8 +74,18 @@ def _too_few(history: History, operations: Sequence[Operation]) -> Iterator[Viol
         name = operations[0].of
         woken = sum(each.ok for each in waits)
         text = f"{name} was set {sets} times and woke {woken}; {len(waits) - woken} are unknown"
-        relevant = [each for each in operations if each.how != "fail"]
-        yield Violation("no signal is lost", text, tuple(relevant), tuple(relevant))
+        rest = tuple(_unpaired(operations, waits))
+        yield Violation("no signal is lost", text, rest, rest)
+
+
+def _unpaired(operations: Sequence[Operation], waits: Sequence[Operation]) -> list[Operation]:
+    """What is left if each wait that returned is put together with the oldest set before it."""
+    sets = [each for each in operations if each.what == "set"]
+    for wait in sorted((each for each in waits if each.ok), key=lambda each: each.ended):
+        pair = next((each for each in sets if each.asked <= wait.ended), None)
+        if pair is not None:
+            sets.remove(pair)
+    return [*sets, *(each for each in waits if not each.ok)]
 
 
 def _may_use_up(history: History, wait: Operation) -> bool:
