@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from .checks_events import exact
 from .history import History, Operation
 from .verdict import Violation
 
@@ -25,11 +26,13 @@ def summary(
         kind: dict(Counter(each.how for each in history.operations if each.what == kind))
         for kind in kinds
     }
+    sure, events = exact(history)
     return {
         **setting,
         "ok": not violations,
         "faults": dict(sorted(faults.items())),
         "operations": operations,
+        "events": {"all": events, "exact": sure},
         "recoveries": recoveries,
         "violations": [
             {
@@ -52,6 +55,8 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     for kind, outcomes in result["operations"].items():
         told = ", ".join(f"{how} {number}" for how, number in sorted(outcomes.items()))
         yield f"  {kind:<13}{sum(outcomes.values()):>8}  {told}"
+    events = result["events"]
+    yield f"  signals of {events['all']} events counted, of {events['exact']} without any unknown"
     for name, figures in result["recoveries"].items():
         yield f"  {name}: {_figures(figures)}"
     for each in result["violations"]:
@@ -83,7 +88,11 @@ def markdown(result: dict[str, Any]) -> Iterator[str]:
             spans = " | ".join(f"{figures[each]:.2f} s" for each in ("median", "most", "worst"))
             yield f"| {name} | {figures['times']:,} | {spans} |"
     yield ""
-    yield f"Violations: {len(result['violations'])}."
+    events = result["events"]
+    yield (
+        f"Violations: {len(result['violations'])}. Signals were counted for each of"
+        f" {events['all']} events; of {events['exact']} no operation was unknown."
+    )
 
 
 def _figures(figures: dict[str, Any]) -> str:
