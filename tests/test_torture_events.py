@@ -87,6 +87,16 @@ def test_the_smallest_history_keeps_all_sets(made: HandMade) -> None:
     assert sum(each.what == "wait" for each in smallest) == 3
 
 
+def test_a_wait_that_raised_an_error_uses_up_no_signal_if_its_process_goes_on(
+    made: HandMade,
+) -> None:
+    made.add("0.1", "set", "e", 1, 1.1)
+    made.add("1.1", "wait", "e", 0, 2, "unknown", timeout=3.0, error="TimeoutError")
+    assert made.promises(check) == ["no signal is lost"]
+    made.history.deaths["1.1"] = 3.0
+    assert made.promises(check) == []
+
+
 def test_a_wait_that_was_cancelled_uses_up_no_signal(made: HandMade) -> None:
     made.add("0.1", "set", "e", 1, 1.1)
     made.add("1.1", "wait", "e", 0, 2, "fail", timeout=3.0, error="cancelled")

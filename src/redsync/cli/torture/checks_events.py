@@ -35,7 +35,10 @@ def exact(history: History) -> tuple[int, int]:
     sure = [
         each
         for each in names
-        if not any(one.how == "unknown" and one.what in ("set", "wait") for one in each)
+        if not any(
+            one.how == "unknown" if one.what == "set" else not one.ok and _may_use_up(history, one)
+            for one in each
+        )
     ]
     return len(sure), len(names)
 
@@ -89,12 +92,14 @@ def _unpaired(operations: Sequence[Operation], waits: Sequence[Operation]) -> li
 
 
 def _may_use_up(history: History, wait: Operation) -> bool:
-    """Whether a signal may be gone by it.  One that was cancelled gives back what it was handed, in
-    the background, unless its process dies before.
+    """Whether a signal may be gone by it.  One that was cancelled, or has raised an error, gives
+    back what it was handed, confirmed or not, in the background, unless its process dies before.
     """
-    if wait.how == "fail" and wait.facts["error"] == CANCELLED:
-        return history.deaths.get(wait.worker, math.inf) < wait.ended + _BACKGROUND
-    return wait.how != "fail"
+    if wait.ok or wait.ended == math.inf:
+        return True
+    if wait.how == "fail" and wait.facts["error"] != CANCELLED:
+        return False
+    return history.deaths.get(wait.worker, math.inf) < wait.ended + _BACKGROUND
 
 
 def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Violation]:
