@@ -190,7 +190,7 @@ def _long_doubt(history: History, holds: Sequence[Hold]) -> Iterator[Violation]:
         bound = PERMIT_TTL
         if not any(any(history.faults_of(each, begin - 1, end)) for each in workers):
             bound = _SETTLED
-        if end - begin > bound + allowance(history, workers, begin, end):
+        if end - begin > bound + allowance(history, [*workers, "server"], begin, end):
             text = f"{one} and {other} at once for {end - begin:.3f} s after a jump of the clock"
             yield Violation("told that it is lost", text, one.operations + other.operations)
 

@@ -12,13 +12,13 @@ import redis
 
 from ..server import Server, ServerStartError
 from .clock import Clock, find_library
+from .heart import Heart, pulse_of
 from .history import Journal
 from .judge import Judge
 from .nemesis import Nemesis
 from .plan import Fault, storms
 from .seats import Seat
 from .terms import SEATS, event_names
-from .worker import Heart
 
 __all__ = ["Course", "Progress"]
 
@@ -100,6 +100,8 @@ class Course:
                 for n in range(SEATS)
             ]
             cleanup.enter_context(Heart(journal))
+            pulse = Journal(self._folder / "server.jsonl")
+            cleanup.enter_context(Heart(pulse, pulse_of(server)))
             nemesis = Nemesis(server, clock, seats, journal)
             self.progress.faults = nemesis.done
             self.left_out = nemesis.left_out

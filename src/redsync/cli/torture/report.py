@@ -33,6 +33,10 @@ def summary(
         "faults": dict(sorted(faults.items())),
         "operations": operations,
         "events": {"all": events, "exact": sure},
+        "standstill": {
+            "server": _longest(history, "server"),
+            "process": max((_longest(history, each) for each in history.gaps), default=0.0),
+        },
         "recoveries": recoveries,
         "violations": [
             {
@@ -55,6 +59,7 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     for kind, outcomes in result["operations"].items():
         told = ", ".join(f"{how} {number}" for how, number in sorted(outcomes.items()))
         yield f"  {kind:<13}{sum(outcomes.values()):>8}  {told}"
+    yield f"  {_standstill(result)}"
     events = result["events"]
     yield f"  signals of {events['all']} events counted, of {events['exact']} without any unknown"
     for name, figures in result["recoveries"].items():
@@ -88,10 +93,30 @@ def markdown(result: dict[str, Any]) -> Iterator[str]:
             spans = " | ".join(f"{figures[each]:.2f} s" for each in ("median", "most", "worst"))
             yield f"| {name} | {figures['times']:,} | {spans} |"
     yield ""
+    yield _standstill(result)
+    yield ""
     events = result["events"]
     yield (
         f"Violations: {len(result['violations'])}. Signals were counted for each of"
         f" {events['all']} events; of {events['exact']} no operation was unknown."
+    )
+
+
+def _longest(history: History, name: str) -> float:
+    """The longest time for which it did not get to run though nothing was done to it."""
+    free = (
+        end - begin
+        for begin, end in history.gaps.get(name, ())
+        if not any(history.faults_of(name, begin, end))
+    )
+    return max(free, default=0.0)
+
+
+def _standstill(result: dict[str, Any]) -> str:
+    spans = result["standstill"]
+    return (
+        f"The machine itself kept the server waiting for up to {spans['server']:.2f} s,"
+        f" and a process for up to {spans['process']:.2f} s."
     )
 
 

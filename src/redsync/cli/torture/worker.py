@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final
 
 from ..orders import Orders, die_with
+from .heart import Heart
 from .history import Journal
 from .load_events import Events
 from .load_semaphores import Contender, open_semaphores
@@ -24,37 +25,11 @@ from .load_timers import Setter
 from .terms import kind_of
 from .world import Load, Tasks, Threads, World
 
-__all__ = ["Heart", "main"]
+__all__ = ["main"]
 
 _CONTENDERS: Final = 3
 _WAITERS: Final = 2
-_BEAT: Final = 0.02
-_GAP: Final = 0.1
-
-
-class Heart:
-    """Notes when the process does not get to run: it was stopped, or others were busy."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
-
-    def __enter__(self) -> Heart:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _beat(self) -> None:
-        last = monotonic()
-        while not self._ended.wait(_BEAT):
-            now = monotonic()
-            if now - last > _GAP:
-                self._journal.write(gap=[last, now])
-            last = now
+_STEP: Final = 0.02
 
 
 class Bench:
@@ -93,7 +68,7 @@ class Bench:
             async with setter.working():
                 await self._world.together(loads)
                 while not self._orders.given("stop"):
-                    await self._world.sleep(_BEAT)
+                    await self._world.sleep(_STEP)
             for semaphore in semaphores.values():
                 await self._world.call(semaphore.close)
             await events.close()
