@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-from redsync.cli.torture.checks_semaphores import _MARGIN
+from redsync.cli.torture.checks_semaphores import MARGIN
 from redsync.cli.torture.history import History, Look, Operation
 from redsync.cli.torture.terms import PERMIT_TTL, SEMAPHORES
 from redsync.cli.torture.verdict import Violation
@@ -74,7 +74,7 @@ class HandMade:
             worker, "acquire", of, asked, begin, timeout=None, slot=slot, fence=fence
         )
         for sent in (begin, *renewals):
-            acquired.looks.append(Look(sent, sent + PERMIT_TTL - _MARGIN))
+            acquired.looks.append(Look(sent, sent + PERMIT_TTL - MARGIN))
         if end is not None:
             acquired.looks.append(Look(end, acquired.looks[-1].until))
             number = acquired.number

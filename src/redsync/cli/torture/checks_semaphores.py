@@ -17,9 +17,10 @@ from .history import History, Jump, Look, Operation
 from .terms import CANCELLED, GRACE, PERMIT_TTL, SEMAPHORES
 from .verdict import ALLOWANCE, Violation, allowance
 
-__all__ = ["Hold", "check", "holds_of", "protected"]
+__all__ = ["MARGIN", "Hold", "check", "holds_of", "protected"]
 
-_MARGIN: Final = 0.002 + 0.01 * PERMIT_TTL
+MARGIN: Final = 0.002 + 0.01 * PERMIT_TTL
+"""By how much sooner than Redis a holder believes that its lease is over."""
 _SETTLED: Final = 0.4 * PERMIT_TTL
 _OWN_TRY: Final = 5.0
 """Seconds after which a call that cannot ask for a permit fails."""
@@ -129,7 +130,7 @@ def _renewed_after(hold: Hold, jump: Jump) -> float | None:
 
 def _sent(look: Look) -> float:
     """When the latest renewal of which the holder knew was sent."""
-    return look.until - PERMIT_TTL + _MARGIN - 1e-6
+    return look.until - PERMIT_TTL + MARGIN - 1e-6
 
 
 def check(history: History) -> Iterator[Violation]:
