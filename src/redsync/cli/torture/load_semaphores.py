@@ -96,8 +96,9 @@ class Contender:
         return await self._world.call(acquire, timeout)
 
     async def _hold(self, entry: Entry, permit: Any) -> None:
-        seldom = self._deaf or self._rng.random() < _SELDOM
-        length = self._rng.uniform(*(_LONG if seldom else _SHORT))
+        length = self._rng.uniform(*(_LONG if self._rng.random() < _SELDOM else _SHORT))
+        if self._deaf:
+            length += 4 * PERMIT_TTL  # longer than any outage of a test
         end = monotonic() + length
         while not self._orders.given("rest") and (left := end - monotonic()) > 0:
             await self._world.sleep(min(_LOOK, left))
