@@ -312,9 +312,7 @@ class Script:
         given = []
         for fence, timer, own in memo[1]:
             record = self.timers[timer].record
-            if record is None or record.fence != fence:
-                continue
-            if own or record.mark != REARMED:
+            if record is not None and record.fence == fence and record.mark != REARMED:
                 given.append(self.given(timer, record, own))
         return given
 

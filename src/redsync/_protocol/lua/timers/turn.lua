@@ -136,7 +136,7 @@ local function repeated()
   for _, each in ipairs(last[2]) do
     local record = call('HGET', state, each[3])
     local r = record and parse(record)
-    if r and r.fence == each[2] and (each[4] or not r.rearmed) and ordinals[each[1]] then
+    if r and r.fence == each[2] and not r.rearmed and ordinals[each[1]] then
       give(ordinals[each[1]], each[3], r, each[4])
     end
   end
