@@ -7,6 +7,7 @@ nox -s test -- -k fork hand arguments to pytest
 nox -s servers clients the tests against many servers, and with many versions of redis-py: hours
 nox -s torture         a minute of work under faults; arguments go to `redsync torture`
 nox -s soak            ten minutes of churn, and a picture of memory, files, threads and keys
+nox -s mutants         break the package line by line, and see that tests notice
 """
 
 from __future__ import annotations
@@ -142,3 +143,10 @@ def soak(session: nox.Session) -> None:
     session.install("-e", ".[demo]", *groups("soak"))
     session.run("python", "tools/gen_sync.py", silent=True)
     session.run("python", "-W", "ignore::DeprecationWarning", "tools/soak.py", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the package, one line at a time, and see that the tests notice (-- --only TEXT)."""
+    session.install("-e", ".[demo]", *groups("test"))
+    session.run("python", "tools/mutants.py", *session.posargs)

@@ -6,7 +6,7 @@ Both run on a real server, on keys of their own, at the instants that the test c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -125,7 +125,7 @@ class Both:
         assert draft.facts == Facts.parse(asked)
         self.note(draft.facts)
 
-    def acquire(self, ttl: int) -> None:
+    def acquire(self, ttl: int) -> Grant | None:
         self.owners += 1
         owner = f"me:{self.owners}"
         terms = Terms(ttl, TERMS.keep)
@@ -146,11 +146,11 @@ class Both:
                 assert self.draft().grant(token, Seat(*token, owner, ttl, 0, "some one")) == granted
                 self.grants.append(Grant(granted, owner, ttl))
                 self.seen = granted.fence
-                return
+                return self.grants[-1]
         draft = self.draft()
         if not draft.exists:
             assert answer is None
-            return
+            return None
         draft.keep_alive(terms, 0)
         draft.reap()
         self.apply(draft)
@@ -159,34 +159,43 @@ class Both:
             draft.wait, draft.pushed, draft.facts
         )
         self.note(draft.facts)
+        return None
 
     def release(self, chosen: random.Random) -> None:
         if self.grants:
-            grant = chosen.choice(self.grants)
-            answer = self.script("release", *grant.handback(), self.seen)
-            draft = self.draft()
-            assert answer == (draft.exists and draft.give_back(grant.handback()))
-            self.apply(draft)
+            self.give_back(chosen.choice(self.grants).handback())
+
+    def give_back(self, handback: Return) -> bool:
+        answer = self.script("release", *handback, self.seen)
+        draft = self.draft()
+        assert answer == (draft.exists and draft.give_back(handback))
+        self.apply(draft)
+        return bool(answer)
 
     def tend(self, chosen: random.Random) -> None:
-        if self.known is None:
-            return
         seats = [grant.seat() for grant in self.grants if chosen.random() < 0.5]
         returns = [grant.handback() for grant in self.grants if chosen.random() < 0.1]
         returns += [Return.all_of(grant.owner) for grant in self.grants if chosen.random() < 0.1]
+        self.seat(seats, returns)
+
+    def seat(
+        self, seats: Sequence[Seat], returns: Sequence[Return] = (), terms: Terms = TERMS
+    ) -> list[bool]:
+        if self.known is None:
+            return []
         known = self.known
-        lead = chosen.choice((0, 0, 0, 5_000_000))
-        arguments: list[object] = [self.seen, *TERMS, known.grace, known.count, known.version]
+        lead = 5_000_000 if self.owners % 4 == 0 else 0
+        arguments: list[object] = [self.seen, *terms, known.grace, known.count, known.version]
         arguments += [1, lead, len(seats)]
         for each in (*seats, *returns):
             arguments += each
         answer = self.script("tend", *arguments)
         draft = self.draft()
         if not draft.exists:
-            draft.recreate(known, TERMS)
+            draft.recreate(known, terms)
         elif known.version > draft.facts.version:
             draft.resize(known.count, known.version)
-        draft.keep_alive(TERMS, 0)
+        draft.keep_alive(terms, 0)
         if lead:
             draft.lead(lead)
         seated = [draft.seat(seat) for seat in seats]
@@ -198,6 +207,7 @@ class Both:
         assert (None if answer[0] < 0 else answer[0]) == draft.wait
         assert Facts.parse(answer) == draft.facts
         self.note(draft.facts)
+        return seated
 
     def resize(self, count: int) -> None:
         if self.known is None:
