@@ -11,6 +11,7 @@ import pytest
 from redis import Redis, WatchError
 
 from redsync._protocol.semaphore import Contents, Facts, Return, Terms, Token
+from redsync._protocol.transitions import has, renewal
 from redsync.cli.server import Server
 
 from .test_transitions import TERMS, Both, Grant
@@ -113,6 +114,14 @@ def test_what_ran_out_is_set_free_for_those_who_wait_and_not_taken(both: Both) -
     answer = both.script("acquire", "me:x", *TERMS, both.seen, "some one", "0")
     assert answer[:2] == [-1, 2]
     assert len(both.contents(both.lua).free) == 2
+
+
+def test_both_ways_tell_what_they_have_set_free(both: Both) -> None:
+    both.create(1)
+    take(both, 300)
+    both.micros += 300 * MILLISECOND
+    assert both.acquire(300) is None
+    assert free(both) == [0]
 
 
 def test_a_request_that_is_sent_again_finds_its_grant(both: Both) -> None:
@@ -290,6 +299,27 @@ def test_a_seat_makes_no_key_that_lives_for_ever(both: Both) -> None:
     seat = Grant(Token(0, fence), "me:7", 1000).seat()
     assert both.script("tend", both.seen, *TERMS, *facts, 0, 1, *seat)[1] == b"1"
     assert both.redis.ttl(both.lua.held) > 0
+
+
+def test_a_renewal_by_itself_neither_brings_back_nor_shortens_a_lease(both: Both) -> None:
+    both.create(2)
+    first, second = take(both, 1000), take(both, 1000)
+    both.give_back(first.handback())
+    now = both.micros // 1000
+    for command in renewal(both.drafts, [first.seat(), second.seat()], now - 500):
+        both.redis.execute_command(*command)
+    assert held(both) == {1: 1000}
+    for command in renewal(both.drafts, [second.seat()], now + 500):
+        both.redis.execute_command(*command)
+    assert both.contents(both.drafts).held == {1: now + 1500}
+
+
+def test_a_record_is_theirs_whose_fence_and_name_it_has() -> None:
+    seat = Grant(Token(3, 17), "me:7", 1000).seat()
+    assert has("17 me:7 1000 5 some one", seat)
+    assert not has("17 me:8 1000 5 some one", seat)
+    assert not has("18 me:7 1000 5 some one", seat)
+    assert not has("17", seat)
 
 
 # What is missing
@@ -586,6 +616,14 @@ def test_after_a_shrink_what_comes_back_leaves_until_there_are_as_many_as_permit
     assert sorted(free(both)) == [0, 1]
 
 
+def test_only_what_takes_tokens_out_of_the_list_minds_that_others_pop(both: Both) -> None:
+    both.create(2)
+    shrink, grow = both.draft(), both.draft()
+    shrink.resize(1)
+    grow.resize(3)
+    assert shrink.watches_free and not grow.watches_free
+
+
 def test_a_grow_makes_as_many_as_are_lacking(both: Both) -> None:
     both.create(1)
     take(both)
@@ -641,9 +679,8 @@ def test_whoever_comes_keeps_all_keys_alive(both: Both, who: str) -> None:
         both.resize(4)
     else:
         both.create(2)
-    for name in ALL:
-        life = both.redis.pttl(getattr(both.lua, name))
-        assert life > 4000 or (name == "free" and who == "acquire"), name
+    for key in keys(both):
+        assert both.redis.pttl(key) > 4000 or not both.redis.exists(key), key
 
 
 def test_who_wants_another_count_changes_nothing(both: Both) -> None:

@@ -584,6 +584,20 @@ def test_a_renewal_lengthens_the_lease(stage: Stage) -> None:
     assert stage.entries() == {"t--x": LEASE}
 
 
+def test_without_memory_leases_are_renewed_and_what_has_run_is_noted(stage: Stage) -> None:
+    stage.arm_all([arming("x"), arming("y", HOUR)])
+    claimed = stage.claim_one()
+    stage.redis.config_set("maxmemory", 1)
+    try:
+        stage.micros += 5
+        assert stage.renew(claimed) == [1]
+        assert stage.entries()["t--x"] == LEASE
+        assert stage.claim(A, outcome(claimed)) == []
+    finally:
+        stage.redis.config_set("maxmemory", 0)
+    assert stage.due() == {"t--y": HOUR - 5}
+
+
 def test_a_worker_that_was_held_up_goes_on_with_its_own_run(stage: Stage) -> None:
     stage.arm("x")
     claimed = stage.claim_one()
