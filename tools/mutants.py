@@ -58,7 +58,7 @@ _COPIED: Final = ("src", "tests", "tools", "docs", "pyproject.toml", "README.md"
 
 _AT_FAULT: Final = re.compile(
     r"(ImportError|ModuleNotFoundError|SyntaxError|IndentationError|NameError|UnboundLocalError)\b"
-    r"|(?!OutOfMemoryError)[\s\S]*(user_script:\d|Error compiling script|Error running script)"
+    r"|(?![\w.]*OutOfMemory)[\s\S]*(user_script:\d|Error compiling script|Error running script)"
 )
 """How a test fails because a mutation is no program any more, rather than a wrong one."""
 
