@@ -992,3 +992,32 @@ def test_a_worker_comes_for_the_topic_that_is_due_first(stage: Stage) -> None:
     stage.cancel("x", topic="u")
     stage.arm("x", 7 * SECOND, topic="u")
     assert stage.turn(A).wait == 5 * SECOND
+
+
+# Found by mutations
+
+
+def test_a_worker_knows_its_own_run_though_the_timer_was_set_anew_meanwhile(stage: Stage) -> None:
+    stage.arm("x")
+    claimed = stage.claim_one()
+    stage.arm("x", 5)
+    stage.micros += LEASE
+    again = stage.claim_one()
+    assert again.fence == claimed.fence
+    assert again.held  # else it counts as a new run, and what was set meanwhile runs twice
+
+
+def test_a_worker_that_has_just_become_full_of_large_payloads_promises_nothing(
+    stage: Stage,
+) -> None:
+    large = b'"%b"' % (b"x" * BUDGET)
+    stage.arm_all([arming("x", payload=large), arming("y", payload=large)])
+    stage.claim_one(A, limit=1)
+    assert stage.promise() is None and stage.tokens() == 1
+
+
+def test_a_worker_that_gives_something_back_and_stops_leaves_one_token(stage: Stage) -> None:
+    stage.arm("x")
+    claimed = stage.claim_one()
+    stage.claim(A, outcome(claimed, "back"), limit=0, mode="go")
+    assert stage.tokens() == 1

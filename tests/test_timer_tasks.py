@@ -277,3 +277,32 @@ async def test_a_thread_that_nobody_waits_for_any_more_keeps_its_lease(
     assert await make_timers(router).handle_ready_timers() == 0
     assert not await is_empty(timers)
     go.set()
+
+
+async def test_what_is_set_anew_while_a_thread_is_left_to_itself_runs_once(
+    make_timers: MakeTimers,
+) -> None:
+    runs: list[tuple[object, TimerRun]] = []
+    let_go = threading.Event()
+    router = Router()
+
+    @router.handler(topic="stubborn", lease=0.5)
+    def handle(data: object, context: object, run: TimerRun) -> None:
+        runs.append((data, run))
+        if len(runs) == 1:
+            let_go.wait(20)
+
+    timers = make_timers(router)
+    working = asyncio.ensure_future(timers.run_forever())
+    await timers.set_timer("stubborn", "1", "old", NOW)
+    await eventually(lambda: runs)
+    await timers.set_timer("stubborn", "1", "new", NOW)
+    await timers.stop(0)
+    await working
+    working = asyncio.ensure_future(timers.run_forever())
+    await emptied(timers)
+    let_go.set()
+    await timers.stop()
+    await working
+    assert [(data, run.attempt) for data, run in runs] == [("old", 1), ("new", 1)]
+    assert runs[0][1].fence < runs[1][1].fence
