@@ -135,6 +135,18 @@ async def test_what_remains_is_less_than_what_redis_has(make: Make) -> None:
     assert permit.held
 
 
+async def test_what_remains_leaves_a_margin_for_clocks_that_differ(make: Make) -> None:
+    semaphore = make(count=1, permit_ttl=100)
+    permit = await semaphore.acquire(5)
+    assert 60 < permit.remaining() < 99
+    waiting = spawn(lambda: semaphore.acquire(30))
+    await eventually(lambda: in_line(semaphore))
+    await permit.release()
+    permit = await waiting.result()
+    await eventually(lambda: permit.remaining() > 60)  # once it is claimed
+    assert permit.remaining() < 99
+
+
 async def test_a_lease_is_renewed_while_the_permit_is_held(make: Make) -> None:
     semaphore = make(count=1, permit_ttl=3)
     began = monotonic()

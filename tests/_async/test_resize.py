@@ -401,6 +401,14 @@ async def test_all_keys_will_expire(make: Make, client: Redis) -> None:
         assert 40_000 < await client.pttl(key) <= 50_000
 
 
+async def test_the_keys_outlive_the_leases(make: Make, client: Redis) -> None:
+    semaphore = make(count=1, permit_ttl=100, lease_ttl=1)
+    await semaphore.acquire(1)
+    assert len(await client.keys("*")) == 2  # nothing is free
+    for key in await client.keys("*"):
+        assert await client.ttl(key) > 150
+
+
 async def test_one_permit_and_4096_permits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link, "PATIENCE", 20)  # a transaction reads and writes all of them
     semaphore = make(count=4096, permit_ttl=60)

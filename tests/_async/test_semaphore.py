@@ -288,6 +288,27 @@ async def test_a_newcomer_does_not_overtake_those_who_wait(make: Make) -> None:
     await waiting.result(2)
 
 
+async def test_whoever_comes_to_a_queue_gets_in_line_without_a_try(
+    make: Make, client: Redis, strategy: SemaphoreInitStrategy
+) -> None:
+    tries = "evalsha" if strategy is SemaphoreInitStrategy.LUA else "lpop"
+
+    async def tried() -> int:
+        return int((await client.info("commandstats"))[f"cmdstat_{tries}"]["calls"])
+
+    semaphore = make(count=1)
+    permit = await semaphore.acquire(1)
+    first = spawn(lambda: semaphore.acquire(30))
+    await eventually(lambda: in_line(semaphore) == 1)
+    before = await tried()
+    second = spawn(lambda: semaphore.acquire(30))
+    await eventually(lambda: in_line(semaphore) == 2)
+    assert await tried() == before
+    for waiting in (first, second):
+        await permit.release()
+        permit = await waiting.result()
+
+
 async def test_a_timed_out_wait_takes_no_permit_with_it(make: Make) -> None:
     semaphore = make(count=1)
     permit = await semaphore.acquire(0)
