@@ -19,6 +19,7 @@ from redsync._protocol.timers import (
     parse_turn,
 )
 from redsync._protocol.timers import Terms as TimerTerms
+from redsync._protocol.trouble import demoted, is_temporary, passes
 
 REPLIES = (
     b"+OK\r\n"
@@ -181,6 +182,7 @@ def test_a_dead_timer_and_a_record_are_read_by_lengths() -> None:
     text = b"%016d%016d%016d%d%04d%04d%s" % (1, 2, 3, 0, 4, 5, b"aa000000")
     assert parse_record(text) == (5, True, 4, None)
     assert parse_record(text + b"60000000 once").every == 60_000_000
+    assert not parse_record(b"%016d%016d" % (1, 0) + text[32:]).runs
 
 
 def test_one_call_is_about_five_hundred_timers_or_a_megabyte() -> None:
@@ -191,3 +193,42 @@ def test_one_call_is_about_five_hundred_timers_or_a_megabyte() -> None:
     assert list(batches([])) == []
     huge = [each._replace(payload=b"x" * 2 * BUDGET) for each in small[:2]]
     assert [len(batch) for batch in batches(huge)] == [1, 1]
+
+
+# What may be tried again
+
+
+@pytest.mark.parametrize(
+    ("error", "waited_for"),
+    [
+        (exceptions.ConnectionError("gone"), True),
+        (exceptions.TimeoutError("slow"), True),
+        (OSError("no route"), True),
+        (exceptions.BusyLoadingError("loading"), True),
+        (exceptions.ReadOnlyError("a replica"), True),
+        (exceptions.ClusterDownError("down"), True),
+        (exceptions.ResponseError("UNBLOCKED force unblock from blocking operation"), True),
+        (exceptions.ResponseError("-READONLY script: on @user_script:7"), True),
+        (exceptions.AuthenticationError("wrong password"), False),
+        (exceptions.NoPermissionError("no"), False),
+        (exceptions.ResponseError("WRONGTYPE"), False),
+        (exceptions.OutOfMemoryError("full"), False),
+    ],
+)
+def test_what_passes_by_itself_is_waited_for(error: Exception, waited_for: bool) -> None:
+    assert passes(error) is waited_for
+
+
+def test_a_worker_lives_with_what_somebody_may_mend() -> None:
+    for mended in ("BUSY running a script", "MISCONF no disk", "NOREPLICAS too few"):
+        assert is_temporary(exceptions.ResponseError(mended))
+    assert is_temporary(exceptions.OutOfMemoryError("full"))
+    assert not is_temporary(exceptions.NoPermissionError("no"))
+
+
+def test_a_server_tells_that_it_is_not_the_master_any_more() -> None:
+    for told in ("UNBLOCKED force", "-READONLY script"):
+        assert demoted(exceptions.ResponseError(told))
+    assert demoted(exceptions.ReadOnlyError("a replica"))
+    assert demoted(exceptions.MasterDownError("down"))
+    assert not demoted(exceptions.ResponseError("WRONGTYPE"))

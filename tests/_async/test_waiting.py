@@ -137,6 +137,16 @@ async def test_a_queue_is_served_without_a_pause(make: Make, other: Redis) -> No
     assert monotonic() - began < 4, "200 turns: one lost wake-up would take a slice of 5 s"
 
 
+async def test_a_wait_is_over_before_what_comes_would_be_too_late(make: Make) -> None:
+    semaphore = make(count=1, permit_ttl=2)
+    await semaphore.get_count()
+    pool = semaphore._homes.get().membership.station
+    assert pool is not None and pool.slice() == 0.5  # half of the grace, which is half a lease
+    hurried = make(count=1, permit_ttl=0.4)
+    await hurried.get_count()
+    assert pool.slice() == 0.2
+
+
 @pytest.mark.punctual
 async def test_a_token_that_comes_for_nobody_goes_back(
     make: Make, server: Server, other: Redis
