@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from redsync.aio import (
     Permit,
     RedisSemaphore,
+    RedisSemaphorePermitLostError,
     RedisSemaphoreTimeoutError,
     SemaphoreInitStrategy,
 )
@@ -309,3 +310,21 @@ async def test_a_body_that_is_cancelled_gives_its_permit_back(make: Make, client
         with suppress(asyncio.CancelledError):
             await task
         await becomes_whole(client, semaphore.name, 1, timeout=2)
+
+
+async def test_a_body_that_wants_to_know_is_cancelled_when_its_permit_is_lost(
+    make: Make, client: Redis
+) -> None:
+    semaphore, entered = make(1), asyncio.Event()
+
+    async def body() -> None:
+        async with semaphore.permit(cancel_on_loss=True):
+            entered.set()
+            await asyncio.sleep(60)
+
+    task = asyncio.ensure_future(body())
+    await entered.wait()
+    [grant] = semaphore._homes.get().ledger.grants()
+    grant.lose()
+    with pytest.raises(RedisSemaphorePermitLostError):
+        await asyncio.wait_for(task, PATIENCE)

@@ -351,3 +351,33 @@ async def test_a_connection_that_does_not_answer_any_more_is_given_up(
         with pytest.raises(RedisEventTimeoutError):
             await event.wait(0)  # on a new connection
         await event.close()
+
+
+async def test_all_whose_connection_breaks_go_on_at_once(proxy: FaultProxy) -> None:
+    async with connect(proxy) as far:
+        event = RedisEvent(far, "e")
+        assert not await event.is_set()
+        proxy.partition(requests=False)
+        asking = [spawn(event.is_set) for _ in range(5)]
+        await eventually(lambda: proxy.sent("LLEN") >= 2)
+        began = time.monotonic()
+        proxy.reset_all()
+        proxy.heal()
+        for each in asking:
+            assert not await each.result()
+        assert time.monotonic() - began < 3
+        await event.close()
+
+
+async def test_who_runs_out_of_time_leaves_the_connection_to_others(proxy: FaultProxy) -> None:
+    async with connect(proxy) as far:
+        event = RedisEvent(far, "e")
+        assert not await event.is_set()
+        before = proxy.accepted
+        proxy.partition(requests=False)
+        with pytest.raises(RedisError):
+            await event.wait(0)
+        proxy.heal()
+        assert not await event.is_set()
+        assert proxy.accepted == before
+        await event.close()
