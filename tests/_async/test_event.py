@@ -381,3 +381,15 @@ async def test_who_runs_out_of_time_leaves_the_connection_to_others(proxy: Fault
         assert not await event.is_set()
         assert proxy.accepted == before
         await event.close()
+
+
+async def test_the_last_one_to_give_up_leaves_no_blocked_connection(
+    client: Redis, event: RedisEvent
+) -> None:
+    with pytest.raises(RedisEventTimeoutError):
+        await event.wait(0.1)
+
+    async def nobody() -> bool:
+        return not await blocked(client)
+
+    await eventually(nobody, timeout=3)  # a wait has five seconds

@@ -1,0 +1,293 @@
+"""What a process makes of the answers it gets, with a backend that the test plays itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+
+import pytest
+from redis import exceptions
+
+from redsync._async.grant import Grant
+from redsync._async.pool import Pool
+from redsync._protocol.keys import SemaphoreKeys
+from redsync._protocol.resp import Reply
+from redsync._protocol.scripts import Command
+from redsync._protocol.semaphore import (
+    Empty,
+    Facts,
+    Return,
+    Seat,
+    Tended,
+    Terms,
+    Token,
+)
+
+FACTS = Facts(count=3, version=5, fence=20, grace=1000, ttl=2000)
+
+
+class Instance:
+    terms = Terms(ttl=2000, keep=10_000)
+    identifier = "some one"
+
+
+class Backend:
+    """Answers what it is told to, and notes what it was asked."""
+
+    def __init__(self) -> None:
+        self.acquired: Token | Empty | None = Token(0, 17)
+        self.seated: list[bool] = []
+        self.renewed: list[bool] = []
+        self.facts = FACTS
+        self.error: Exception | None = None
+        self.seen: list[int] = []
+        self.returns: list[list[Return]] = []
+        self.terms: list[Terms] = []
+
+    async def acquire(self, owner: str, terms: Terms, seen: int, *_: Any) -> Any:
+        self.seen.append(seen)
+        if self.error is not None:
+            raise self.error
+        return self.acquired
+
+    async def renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
+        return self.renewed or [False for _ in seats]
+
+    async def tend(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+        deadline: float,
+    ) -> Tended:
+        self.terms.append(terms)
+        self.returns.append(list(returns))
+        if self.error is not None:
+            raise self.error
+        return Tended(self.seated or [True for _ in seats], 500, self.facts)
+
+    async def release(self, *_: Any) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def claim(
+        self,
+        terms: Terms,
+        known: Facts,
+        seats: Sequence[Seat],
+        returns: Sequence[Return],
+        seen: int,
+    ) -> Command | None:
+        self.seen.append(seen)
+        self.returns.append(list(returns))
+        return Command(b"")
+
+
+class Way:
+    """Leads nowhere."""
+
+    place = None
+
+    def give_up_stalled(self, *_: Any) -> None:
+        pass
+
+
+class Scene:
+    """A pool of a semaphore that is there, with one instance."""
+
+    def __init__(self) -> None:
+        self.backend = Backend()
+        self.instance = Instance()
+        self.calls = 0
+        keys = SemaphoreKeys.of("p", "x")
+        way: Any = Way()
+        backend: Any = self.backend
+        self.pool = Pool("x", way, backend, keys, self.call)
+        self.pool.join(self.instance)
+        self.pool._note(FACTS)
+
+    def call(self) -> None:
+        self.calls += 1
+
+    async def acquire(self, owner: str = "me:1", timeout: float | None = 0) -> Grant:
+        now = monotonic()
+        return await self.pool.acquire(owner, self.instance, timeout, now, now + 5)
+
+
+async def test_who_loses_its_seat_is_told() -> None:
+    scene = Scene()
+    kept, lost = await scene.acquire("me:1"), await scene.acquire("me:2")
+    scene.backend.seated = [True, False]
+    await scene.pool.tend()
+    assert kept.held and lost.lost
+
+
+async def test_a_lease_that_was_renewed_counts_from_before() -> None:
+    for how in ("seated", "renewed"):
+        scene = Scene()
+        grant = await scene.acquire()
+        grant.deadline = monotonic() + 0.5
+        setattr(scene.backend, how, [True])
+        before = monotonic()
+        await scene.pool.tend()
+        assert before + 1.9 < grant.deadline <= monotonic() + 2 - 0.02
+
+
+async def test_what_was_given_back_is_not_given_back_again() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    scene.pool.give_back(grant)
+    assert scene.pool.due() == 0.0 and scene.calls
+    await scene.pool.tend()
+    await scene.pool.tend()
+    assert scene.backend.returns == [[grant.handback()], []]
+    scene.pool.leave(scene.instance)
+    assert scene.pool.idle()
+
+
+async def test_what_cannot_be_given_back_is_tried_again_for_two_leases() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    scene.backend.error = exceptions.ConnectionError("away")
+    with pytest.raises(exceptions.ConnectionError):
+        await scene.pool.release(grant)
+    assert grant.released and scene.pool.due() == 0.0
+    await scene.pool.tend()
+    assert monotonic() < scene.pool.due() < monotonic() + 1  # soon again
+    await scene.pool.tend()
+    assert scene.backend.returns == [[grant.handback()]] * 2
+    scene.pool._returns = {each: since - 4.1 for each, since in scene.pool._returns.items()}
+    await scene.pool.tend()
+    await scene.pool.tend()
+    assert scene.backend.returns == [[grant.handback()]] * 3 + [[]]
+
+
+async def test_whatever_a_request_was_granted_goes_back_if_its_answer_is_not_known() -> None:
+    scene = Scene()
+    scene.backend.error = exceptions.ConnectionError("away")
+    with pytest.raises(exceptions.ConnectionError):
+        await scene.acquire("me:7")
+    scene.pool.abandon("me:7")
+    scene.pool.abandon("me:7")
+    scene.backend.error = None
+    await scene.pool.tend()
+    assert scene.backend.returns == [[Return.all_of("me:7")]]
+
+
+async def test_what_was_refused_is_not_given_back() -> None:
+    scene = Scene()
+    scene.backend.error = exceptions.NoPermissionError("no")
+    with pytest.raises(exceptions.NoPermissionError):
+        await scene.acquire("me:7")
+    scene.pool.abandon("me:7")
+    scene.backend.error = None
+    await scene.pool.tend()
+    assert scene.backend.returns == [[]]
+
+
+async def test_the_highest_fence_that_was_seen_is_told_to_the_server() -> None:
+    scene = Scene()
+    scene.pool._note(Facts(3, 5, 40, 1000, 2000))
+    await scene.acquire("me:1")
+    scene.backend.acquired = Token(1, 60)
+    await scene.acquire("me:2")
+    await scene.acquire("me:3")
+    scene.pool.deliver([b"2:80"], monotonic())
+    await scene.acquire("me:4")
+    assert scene.backend.seen == [40, 40, 60, 80]
+
+
+async def test_facts_from_before_a_resize_change_nothing() -> None:
+    scene = Scene()
+    scene.pool._note(Facts(9, 6, 20, 1000, 2000))
+    scene.pool._note(FACTS)
+    assert scene.pool._facts is not None and scene.pool._facts.count == 9
+
+
+async def test_the_longest_lease_of_anybody_is_the_one_to_wait_for() -> None:
+    scene = Scene()
+    scene.backend.facts = Facts(3, 5, 20, 1000, 60_000)
+    scene.pool._note(scene.backend.facts)
+    await scene.pool.tend()
+    scene.pool.leave(scene.instance)
+    scene.pool.join(scene.instance)
+    await scene.pool.tend()
+    assert [each.ttl for each in scene.backend.terms] == [60_000, 60_000]
+
+
+async def test_a_try_that_set_something_free_for_nobody_is_made_once_more() -> None:
+    scene = Scene()
+    answers: list[Token | Empty | None] = [Empty(None, 1, FACTS), Token(0, 17)]
+
+    async def acquire(*_: Any) -> Any:
+        return answers.pop(0)
+
+    scene.backend.acquire = acquire  # type: ignore[method-assign]
+    assert (await scene.acquire(timeout=0)).token == Token(0, 17)
+
+
+async def test_a_lease_that_had_run_out_on_arrival_is_not_handed_out() -> None:
+    scene = Scene()
+    now = monotonic()
+
+    async def acquire(*_: Any) -> Any:
+        # The answer has taken longer than the lease.
+        scene.instance.terms = Terms(ttl=0, keep=10_000)
+        return Token(0, 17)
+
+    scene.backend.acquire = acquire  # type: ignore[method-assign]
+    short = Instance()
+    short.terms = Terms(ttl=0, keep=10_000)
+    assert await scene.pool._try("me:1", short, now + 5) is None
+    await scene.pool.tend()
+    assert scene.backend.returns == [[Return(0, 17, "me:1")]]
+
+
+async def test_leases_are_renewed_three_times_before_they_end() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    await scene.pool.tend()
+    now = monotonic()
+    assert now + 2 / 3 * 0.8 - 0.1 < scene.pool.due() < now + 2 / 3 * 1.2
+    assert scene.pool._renew_within(0.6) and scene.pool.due() < monotonic() + 0.25
+    assert not scene.pool._renew_within(60)
+    assert grant.held
+
+
+@pytest.mark.parametrize("reply", [exceptions.NoScriptError("no"), None], ids=["error", "nothing"])
+async def test_a_claim_that_was_not_answered_is_made_by_the_watchdog(reply: Reply) -> None:
+    scene = Scene()
+    await scene.pool.tend()
+    grant = await scene.acquire()
+    scene.pool._claims.append(grant)
+    assert scene.pool.has_claim
+    claim = scene.pool.claim()
+    assert claim is not None and not scene.pool.has_claim and scene.pool.due() > monotonic()
+    if reply is None:
+        claim.failed()
+    else:
+        claim.answered(reply)
+    assert scene.pool.due() == 0.0
+
+
+async def test_a_claim_takes_tokens_back_along_and_nothing_else() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    scene.pool._return(Return.all_of("me:9"))
+    scene.pool._return(Return(1, 18, "me:8"))
+    scene.pool._claims.append(grant)
+    claim = scene.pool.claim()
+    assert claim is not None and scene.backend.returns == [[Return(1, 18, "me:8")]]
+    claim.answered([500, b"0", b"3", b"5", b"20", b"1000", b"2000"])
+    assert grant.lost
+    assert list(scene.pool._returns) == [Return.all_of("me:9")]
+
+
+async def test_a_permit_that_is_dropped_by_a_closed_instance_is_not_renewed() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    scene.pool.leave_alone([grant])
+    assert grant.held and not scene.pool._held()
