@@ -136,7 +136,7 @@ def test_keys_that_a_cluster_would_scatter_are_refused() -> None:
 def test_an_acquisition_has_a_token_or_says_why_not() -> None:
     assert parse_acquired(b"3:17") == (3, 17)
     assert parse_acquired(None) is None
-    facts = [b"5", b"6", b"7", b"8", b"9"]
+    facts: list[Reply] = [b"5", b"6", b"7", b"8", b"9"]
     empty = parse_acquired([-1, 2, *facts])
     assert empty is not None and empty[:2] == (None, 2)
     empty = parse_acquired([0, 0, *facts])
@@ -153,7 +153,16 @@ def test_the_grace_is_half_a_lease_and_five_seconds_at_most() -> None:
 
 
 def test_contents_tell_what_is_granted() -> None:
-    meta = [b"count", b"3", b"s0", b"17 me:1 1000 500 some one", b"s1", b"18", b"s2", b"19 b 9 9 i"]
+    meta: list[Reply] = [
+        b"count",
+        b"3",
+        b"s0",
+        b"17 me:1 1000 500 some one",
+        b"s1",
+        b"18",
+        b"s2",
+        b"19 b 9 9 i",
+    ]
     found = Contents.parse([[b"1", b"500000"], meta, [b"1:18"], [b"0", b"2500"]])
     assert (found.now, found.micros, found.meta) == (1500, 1_500_000, {"count": "3"})
     [lease] = found.leases()

@@ -2,7 +2,7 @@
 
 Each entry of tools/mutations/*.toml names a fragment of a source file, what to put in its place,
 what that breaks, and the test that has to fail. Nothing is changed in the checkout: each worker has
-a copy of it in a temporary folder, breaks one thing there, makes the twin anew and runs that test.
+a copy of it in a temporary folder, breaks one thing there, in the twin too, and runs that test.
 A mutation counts as killed if the named test fails: by an assertion, by an error of the package's
 own, or because it does not end in time. If the sources do not even load any more, or a script does
 not compile, the entry is at fault.
@@ -32,6 +32,8 @@ from time import monotonic
 from typing import Final
 
 import click
+from gen_sync import PACKAGE as TWIN
+from gen_sync import TESTS, GenerationError, generate
 from redis import Redis
 from redis.exceptions import ResponseError
 from rich.console import Console
@@ -157,7 +159,7 @@ def check(mutations: Iterable[Mutation], root: Path = ROOT) -> None:
 
 
 def copy_of(root: Path, folder: Path) -> Path:
-    """Copy what the tests need into a folder, without what is generated."""
+    """Copy what the tests need into a folder, and make the twins there."""
     ignored = shutil.ignore_patterns("__pycache__", "_sync", ".*")
     for name in _COPIED:
         source = root / name
@@ -165,6 +167,8 @@ def copy_of(root: Path, folder: Path) -> Path:
             shutil.copytree(source, folder / name, ignore=ignored, symlinks=True)
         elif source.exists():
             shutil.copy(source, folder / name)
+    for tree in (TWIN, TESTS):
+        generate(tree, folder)
     return folder
 
 
@@ -173,17 +177,29 @@ def broken(mutation: Mutation, copy: Path) -> Iterator[None]:
     """Have a mutation in the copy for the length of the body."""
     path = copy / mutation.path
     text = path.read_text("utf-8")
-    path.write_text(mutation.applied(text), "utf-8")
+    # Tests of the source of truth have no need of a twin that is broken like it.
+    twin = mutation.file.startswith("_async/") and not mutation.killed_by.startswith(TESTS.source)
     try:
+        path.write_text(mutation.applied(text), "utf-8")
+        if twin:
+            generate(TWIN, copy)
         yield
     finally:
         path.write_text(text, "utf-8")
+        if twin:
+            generate(TWIN, copy)
 
 
 def _environment(copy: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    # Compiled files are told apart by size and second, which a mutation may leave as they were.
-    return {**kept, "PYTHONPATH": str(copy / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **kept,
+        "PYTHONPATH": str(copy / "src"),
+        # Compiled files are told apart by size and second, which a mutation may leave as they were.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        # To tests/conftest.py: the twins are looked after by somebody else.
+        "PYTEST_XDIST_WORKER": "mutants",
+    }
 
 
 def _run(command: Sequence[str], copy: Path, seconds: float) -> tuple[int | None, str]:
@@ -268,11 +284,19 @@ def is_of(outcome: Outcome, test: str) -> bool:
 def judge(mutation: Mutation, copy: Path, compiler: Compiler) -> Verdict:
     """Break one thing in the copy, and run the test that has to notice."""
     began = monotonic()
-    with broken(mutation, copy):
-        fault = compiler.fault(copy / mutation.path)
-        if fault:
-            return Verdict(mutation, False, f"it is no program: {fault}", monotonic() - began)
-        outcomes, printed = run_tests(copy, [mutation.killed_by], "-x")
+    try:
+        with broken(mutation, copy):
+            fault = compiler.fault(copy / mutation.path)
+            if fault:
+                return Verdict(mutation, False, f"it is no program: {fault}", monotonic() - began)
+            outcomes, printed = run_tests(copy, [mutation.killed_by], "-x")
+    except (GenerationError, SyntaxError) as error:
+        return Verdict(
+            mutation,
+            False,
+            f"it is no program: {type(error).__name__}: {error}",
+            monotonic() - began,
+        )
     killed, why = _judged(mutation, outcomes, printed)
     return Verdict(mutation, killed, why, monotonic() - began)
 

@@ -10,7 +10,7 @@ import pytest
 from redis import exceptions
 
 from redsync._async.grant import Grant
-from redsync._async.pool import Pool
+from redsync._async.pool import PermitWaiter, Pool
 from redsync._protocol.keys import SemaphoreKeys
 from redsync._protocol.resp import Reply
 from redsync._protocol.scripts import Command
@@ -37,6 +37,7 @@ class Backend:
 
     def __init__(self) -> None:
         self.acquired: Token | Empty | None = Token(0, 17)
+        self.answer: Any = None
         self.seated: list[bool] = []
         self.renewed: list[bool] = []
         self.facts = FACTS
@@ -49,7 +50,7 @@ class Backend:
         self.seen.append(seen)
         if self.error is not None:
             raise self.error
-        return self.acquired
+        return self.acquired if self.answer is None else await self.answer()
 
     async def renew(self, seats: Sequence[Seat], deadline: float) -> list[bool]:
         return self.renewed or [False for _ in seats]
@@ -222,10 +223,10 @@ async def test_a_try_that_set_something_free_for_nobody_is_made_once_more() -> N
     scene = Scene()
     answers: list[Token | Empty | None] = [Empty(None, 1, FACTS), Token(0, 17)]
 
-    async def acquire(*_: Any) -> Any:
+    async def answer() -> Any:
         return answers.pop(0)
 
-    scene.backend.acquire = acquire  # type: ignore[method-assign]
+    scene.backend.answer = answer
     assert (await scene.acquire(timeout=0)).token == Token(0, 17)
 
 
@@ -233,17 +234,27 @@ async def test_a_lease_that_had_run_out_on_arrival_is_not_handed_out() -> None:
     scene = Scene()
     now = monotonic()
 
-    async def acquire(*_: Any) -> Any:
+    async def answer() -> Any:
         # The answer has taken longer than the lease.
         scene.instance.terms = Terms(ttl=0, keep=10_000)
         return Token(0, 17)
 
-    scene.backend.acquire = acquire  # type: ignore[method-assign]
+    scene.backend.answer = answer
     short = Instance()
     short.terms = Terms(ttl=0, keep=10_000)
     assert await scene.pool._try("me:1", short, now + 5) is None
     await scene.pool.tend()
     assert scene.backend.returns == [[Return(0, 17, "me:1")]]
+
+
+async def test_whoever_waits_comes_when_a_lease_of_somebody_else_ends() -> None:
+    scene = Scene()
+    await scene.pool.tend()
+    later = scene.pool.due()
+    scene.pool._queue._waiting["me:9"] = PermitWaiter("me:9", scene.instance)
+    now = monotonic()
+    assert scene.pool.due() < later
+    assert now + 0.4 < scene.pool.due() <= now + 0.501
 
 
 async def test_leases_are_renewed_three_times_before_they_end() -> None:

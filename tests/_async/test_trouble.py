@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -463,3 +464,11 @@ async def test_connections_killed_all_the_time_are_not_noticed(client: Redis, ma
         await eventually(partial(goes_on, len(visits)))  # as slow as the machine may be
     await working.result(0)
     await recovers(semaphore)
+
+
+async def test_what_is_refused_is_told_at_once(server: Server, limited: Redis, make: Make) -> None:
+    allow(server, "-@write -@scripting -@transaction")
+    began = monotonic()
+    with pytest.raises(NoPermissionError):
+        await make(limited, count=1).acquire()
+    assert monotonic() - began < 3  # what may pass is tried for five seconds
