@@ -23,6 +23,7 @@ from redsync._protocol.semaphore import (
     Terms,
     Token,
 )
+from redsync.aio import RedisSemaphoreTimeoutError
 
 FACTS = Facts(count=3, version=5, fence=20, grace=1000, ttl=2000)
 
@@ -93,6 +94,12 @@ class Way:
     place = None
 
     def give_up_stalled(self, *_: Any) -> None:
+        pass
+
+    async def open_line(self, timeout: float) -> None:
+        raise exceptions.ConnectionError("nowhere")
+
+    async def look_again(self, error: Exception) -> None:
         pass
 
 
@@ -255,6 +262,17 @@ async def test_whoever_waits_comes_when_a_lease_of_somebody_else_ends() -> None:
     now = monotonic()
     assert scene.pool.due() < later
     assert now + 0.4 < scene.pool.due() <= now + 0.501
+
+
+async def test_whoever_waits_with_a_shorter_lease_is_called_on_sooner() -> None:
+    scene = Scene()
+    await scene.pool.tend()
+    assert scene.pool.due() > monotonic() + 2  # for the keys alone
+    scene.backend.acquired = Empty(None, 0, FACTS)
+    hurried, now = Instance(), monotonic()
+    with pytest.raises(RedisSemaphoreTimeoutError):
+        await scene.pool.acquire("me:1", hurried, 0.05, now, now + 5)
+    assert scene.pool.due() < monotonic() + 2 / 3 * 1.2
 
 
 async def test_leases_are_renewed_three_times_before_they_end() -> None:

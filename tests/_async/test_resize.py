@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from redsync._async import link
+from redsync._protocol.semaphore import Facts, Terms
 from redsync.aio import (
     Permit,
     RedisSemaphore,
@@ -154,6 +155,49 @@ async def test_of_resizes_at_the_same_time_one_wins(make: Make, server: Server) 
         await semaphore.close()
     for client in clients:
         await disconnect(client)
+
+
+async def test_a_resize_that_somebody_else_has_won_is_told(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    semaphore = make(count=1)
+    await semaphore.get_count()
+    pool = semaphore._homes.get().membership.station
+    assert pool is not None
+
+    async def lost(*_: object) -> Facts:
+        return Facts(count=7, version=1, fence=1, grace=1, ttl=1)
+
+    monkeypatch.setattr(pool, "resize", lost)
+    with pytest.raises(RedisSemaphoreError, match="resized to 7 by somebody else"):
+        await semaphore.resize(2)
+
+
+async def test_a_shrink_does_not_take_what_was_popped_meanwhile(
+    make: Make, client: Redis, strategy: SemaphoreInitStrategy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if strategy is SemaphoreInitStrategy.LUA:
+        pytest.skip("nobody pops in the middle of a script")
+    semaphore = make(count=3)
+    await semaphore.get_count()
+    pool = semaphore._homes.get().membership.station
+    assert pool is not None
+    wire = await pool._link.connected(monotonic() + 5)
+    exchange, left = wire.exchange, ["before the first EXEC"]
+
+    async def interposed(commands: Any, timeout: float) -> Any:
+        if b"MULTI" in commands[0] and b"EXEC" in commands[-1] and left:
+            left.pop()
+            assert await client.lpop(pool._keys[0].decode(), 3)
+        return await exchange(commands, timeout)
+
+    assert pool._facts is not None
+    version = pool._facts.version
+    monkeypatch.setattr(wire, "exchange", interposed)
+    await pool._backend.resize(Terms(30_000, 300_000), 1, version, 0, monotonic() + 5)
+    assert not left
+    # Their poppers believe in all three until they have claimed them.
+    assert {b"s0", b"s1", b"s2"} <= set(await client.hkeys(pool._keys[2].decode()))
 
 
 async def test_a_resize_is_seen_by_all_and_counts_for_newcomers(make: Make) -> None:

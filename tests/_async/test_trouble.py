@@ -472,3 +472,20 @@ async def test_what_is_refused_is_told_at_once(server: Server, limited: Redis, m
     with pytest.raises(NoPermissionError):
         await make(limited, count=1).acquire()
     assert monotonic() - began < 3  # what may pass is tried for five seconds
+
+
+async def test_the_error_of_a_body_counts_for_more_than_that_of_its_release(
+    server: Server, limited: Redis, make: Make
+) -> None:
+    allow(server, "+@all")
+    semaphore = make(limited, count=1)
+    with pytest.raises(ZeroDivisionError):
+        async with semaphore.permit():
+            allow(server, "-@write -@scripting -@transaction")
+            raise ZeroDivisionError
+    allow(server, "+@all")
+    with pytest.raises(NoPermissionError):
+        async with semaphore.permit():
+            allow(server, "-@write -@scripting -@transaction")
+    allow(server, "+@all")
+    await recovers(semaphore)
