@@ -63,6 +63,29 @@ async def test_a_timer_that_is_set_far_ahead_wakes_nobody(
         assert proxy.sent("") == before
 
 
+async def test_no_more_handlers_run_at_once_than_told(make_timers: MakeTimers) -> None:
+    router, mutex = Router(), threading.Lock()
+    running: set[str] = set()
+    counts: list[int] = []
+
+    @router.handler(topic="busy")
+    async def work(data: float, context: object, run: TimerRun) -> None:
+        with mutex:
+            running.add(run.timer_id)
+            counts.append(len(running))
+        await sleep(data)
+        with mutex:
+            running.discard(run.timer_id)
+
+    timers = make_timers(router, concurrency=2)
+    async with timers:
+        await timers.set_timers(
+            Timer("busy", f"{number}", 0.2 if number == 0 else 0.01, NOW) for number in range(20)
+        )
+        await emptied(timers)
+    assert len(counts) == 20 and max(counts) == 2
+
+
 async def test_a_worker_without_room_does_not_ask(
     make_timers: MakeTimers, far: Redis, proxy: FaultProxy
 ) -> None:
