@@ -8,6 +8,7 @@ from functools import partial
 from typing import Annotated, Any
 
 import pytest
+from pydantic import BaseModel
 
 import redsync.sync
 from redsync import Backoff, RedisTimersPayloadError, Retry, Router, aio
@@ -222,3 +223,23 @@ def test_a_wish_to_retry_has_a_delay_that_makes_sense() -> None:
     for delay in (-1, float("nan"), 1e10, timedelta(seconds=-1)):
         with pytest.raises(ValueError, match="delay"):
             Retry(delay)
+
+
+def test_a_topic_fits_into_a_record() -> None:
+    for topic in ("x" * 9999, "ä" * 4999):
+        assert Router().handler(topic=topic)
+    for topic in ("x" * 10_000, "ä" * 5000):
+        with pytest.raises(ValueError, match="9999 bytes"):
+            Router().handler(topic=topic)
+
+
+def test_a_model_is_taken_whose_json_would_do() -> None:
+    class Wanted(BaseModel):
+        number: int
+
+    class Other(BaseModel):
+        number: int
+
+    router = Router()
+    router.handler(topic="t", schema=Wanted)(lambda data: None)
+    assert router.handlers[0].dump(Other(number=7)) == b'{"number":7}'

@@ -247,3 +247,20 @@ async def test_what_it_arms_after_a_worker_has_ended_is_found_on_all_pages(
     await client.zadd(keys.timeline, {f"notes--{number}": late for number in range(1200)})
     assert await timers.handle_ready_timers() == 0
     assert len(set(await client.hkeys(keys.state)) - {b""}) == 1200
+
+
+def test_a_name_belongs_to_a_topic_that_it_begins_with_separator_included() -> None:
+    looking = adoption.Adoption("--")
+    topics = [b"a--b", b"ab", b"a"]
+    assert looking._topic_of(b"a--b--c", topics) == "a--b"
+    assert looking._topic_of(b"ab--c", topics) == "ab"
+    assert looking._topic_of(b"abc--c", topics) == ""
+
+
+def test_only_more_than_was_left_alone_is_a_reason_to_look() -> None:
+    looking = adoption.Adoption("--")
+    looking._left = 5
+    assert not looking._others(5) and looking._others(6)
+    assert not looking._others(2)  # redis-timers has removed some
+    assert looking._others(3)
+    assert not looking._others(-1) and looking._others(1)

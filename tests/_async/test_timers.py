@@ -465,3 +465,15 @@ async def test_ready_timers_may_be_handled_while_others_are_run(make_timers: Mak
         await record.written(200)
         await emptied(timers)
     assert len(record.ids) == len(set(record.ids)) == 200
+
+
+async def test_names_are_listed_by_time_to_the_microsecond(make_timers: MakeTimers) -> None:
+    timers = make_timers(Record().router)
+    instant = datetime(2100, 1, 1, 0, 0, 1, 5, tzinfo=timezone.utc)
+    await timers.set_timer("notes", "b", 1, activate_at=instant)
+    await timers.set_timer("notes", "a", 1, activate_at=instant + timedelta(microseconds=1))
+    names, _ = await timers.fetch_all_timers()
+    assert names == ["notes--b", "notes--a"]
+    for later, count in ((-1, 0), (0, 1), (1, 2)):
+        at = instant + timedelta(microseconds=later)
+        assert len(await timers.fetch_ready_timers(at)) == count
