@@ -227,7 +227,7 @@ def test_a_wish_to_retry_has_a_delay_that_makes_sense() -> None:
 
 def test_a_topic_fits_into_a_record() -> None:
     for topic in ("x" * 9999, "ä" * 4999):
-        assert Router().handler(topic=topic)
+        Router().handler(topic=topic)
     for topic in ("x" * 10_000, "ä" * 5000):
         with pytest.raises(ValueError, match="9999 bytes"):
             Router().handler(topic=topic)
