@@ -393,3 +393,20 @@ async def test_the_last_one_to_give_up_leaves_no_blocked_connection(
         return not await blocked(client)
 
     await eventually(nobody, timeout=3)  # a wait has five seconds
+
+
+async def test_a_wait_that_ends_otherwise_gives_up_what_it_was_given(
+    event: RedisEvent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = event._signals()
+    owners: list[str] = []
+
+    async def fail(owner: str, *_: object) -> None:
+        owners.append(owner)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(signals, "wait", fail)
+    monkeypatch.setattr(signals, "abandon", owners.append)
+    with pytest.raises(ZeroDivisionError):
+        await event.wait(1)
+    assert len(owners) == 2 and owners[0] == owners[1]

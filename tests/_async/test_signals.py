@@ -82,3 +82,15 @@ async def test_whoever_leaves_gives_back_what_it_was_given() -> None:
     signals.abandon("me:9")
     signals.abandon("me:9")
     assert list(signals._returns) == ["17"] and signals.due() == 0.0
+
+
+async def test_what_ends_a_wait_is_no_signal() -> None:
+    _, signals = scene()
+    queue = signals._queue
+    assert not queue._hand_out([queue._wake, b"1"], True, monotonic())
+    assert not queue._hand_out(None, True, monotonic())
+    assert not queue._hand_out(None, False, monotonic())
+    assert list(signals._returns) == []
+    assert queue._hand_out([b"signals", b"17"], True, monotonic())
+    assert queue._hand_out([b"18", b"19"], False, monotonic())
+    assert list(signals._returns) == ["17", "18", "19"]
