@@ -185,6 +185,15 @@ async def test_whatever_a_request_was_granted_goes_back_if_its_answer_is_not_kno
     assert scene.backend.returns == [[Return.all_of("me:7")]]
 
 
+async def test_a_permit_that_came_for_somebody_who_has_left_goes_back() -> None:
+    scene = Scene()
+    grant = await scene.acquire("me:1")
+    scene.pool.abandon("me:1")
+    assert grant.released
+    await scene.pool.tend()
+    assert scene.backend.returns == [[grant.handback()]]
+
+
 async def test_what_was_refused_is_not_given_back() -> None:
     scene = Scene()
     scene.backend.error = exceptions.NoPermissionError("no")

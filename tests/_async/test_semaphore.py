@@ -431,3 +431,22 @@ async def test_a_permit_may_be_released_by_many_at_once(make: Make) -> None:
     permit, _ = await take(semaphore, 2)
     await together(*[permit.release] * 10)
     assert await free(semaphore) == 2
+
+
+async def test_an_acquisition_that_ends_otherwise_gives_up_what_it_was_granted(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    semaphore = make(count=1)
+    await semaphore.get_count()
+    pool = semaphore._homes.get().membership.station
+    owners: list[str] = []
+
+    async def fail(owner: str, *_: object) -> None:
+        owners.append(owner)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pool, "acquire", fail)
+    monkeypatch.setattr(pool, "abandon", owners.append)
+    with pytest.raises(ZeroDivisionError):
+        await semaphore.acquire(1)
+    assert len(owners) == 2 and owners[0] == owners[1]
