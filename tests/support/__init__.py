@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
+
+HOST: Final = "127.0.0.1"
+
+CLIENT: Final = {"username": "client", "password": "of-the-tests"}
+"""What the clients of a `Site` sign in with."""
 
 
 class Reachable(Protocol):
@@ -27,3 +32,17 @@ def describe(condition: Callable[..., object]) -> str:
         return inspect.getsource(condition).strip()
     except OSError:
         return name
+
+
+class Site(Protocol):
+    """Several servers, one of which is the master of a key until another one is."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def service(self) -> str | None:
+        """What the sentinels call it; None: it is a cluster."""
+
+    @property
+    def sentinels(self) -> list[tuple[str, int]]: ...

@@ -9,8 +9,9 @@ from typing import Any, Generic, TextIO, TypeVar
 
 from redis.asyncio import Redis as Redis
 from redis.asyncio import RedisCluster as RedisCluster
+from redis.asyncio.sentinel import Sentinel
 
-from . import Reachable, describe
+from . import CLIENT, HOST, Reachable, Site, describe
 
 T = TypeVar("T")
 
@@ -85,6 +86,25 @@ async def disconnect(client: Redis) -> None:
     # 5.0.0 knows neither aclose() nor that from_url() made the pool for this client alone.
     await (client.aclose if hasattr(client, "aclose") else client.close)()
     await client.connection_pool.disconnect()
+
+
+def join(site: Site) -> Redis | RedisCluster:
+    """Return a client for the servers; give it back to `part`."""
+    if site.service is None:
+        return RedisCluster(host=HOST, port=site.port)
+    sentinel: Any = Sentinel(site.sentinels)  # type: ignore[no-untyped-call,unused-ignore]
+    master: Redis = sentinel.master_for(site.service, **CLIENT)
+    return master
+
+
+async def part(client: Redis | RedisCluster) -> None:
+    """Close the client, with every version of redis-py."""
+    if isinstance(client, RedisCluster):
+        await (client.aclose if hasattr(client, "aclose") else client.close)()
+    else:
+        pool: Any = client.connection_pool
+        for each in (*pool.sentinel_manager.sentinels, client):
+            await disconnect(each)
 
 
 async def lines(stream: TextIO) -> AsyncIterator[bytes]:

@@ -14,14 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, islice
+from typing import Final
 
 from redis.exceptions import RedisError, ResponseError
 
 from redsync._protocol.keys import slot_of
 from redsync._protocol.resp import Reply
 
-from .nodes import CLIENT, HOST, Node, free_ports, started, version
+from . import CLIENT, HOST
+from .nodes import Node, free_ports, started, version
 from .sync import eventually
 
 __all__ = ["Cluster"]
@@ -61,6 +64,9 @@ class Cluster:
         """A node to ask for the others: one that can answer."""
         return next(node.port for node in self.nodes if node.answers)
 
+    service = None
+    sentinels: Final[list[tuple[str, int]]] = []
+
     # Who has what
 
     def masters(self) -> list[Node]:
@@ -88,16 +94,27 @@ class Cluster:
 
     # What may happen
 
-    def promote(self, replica: Node) -> None:
-        """Have a replica take over, now and without its master; returns when it has."""
+    def kill(self, key: str | bytes) -> Callable[[], bool]:
+        """Kill the master of a key.
 
-        def done() -> bool:
-            # It refuses if it has not noticed yet that its master is dead.
-            with suppress(RedisError):
-                replica.tell("CLUSTER", "FAILOVER", "FORCE")
-            return replica.is_master
+        Returns:
+            What is to be called until it tells that its replica has taken over.
+        """
+        old, new = self.master(key), self.replica(key)
+        old.kill()
+        return partial(self._takes_over, new)
 
-        eventually(done, timeout=20)
+    def stop_copying(self, key: str | bytes) -> Node:
+        """From now on, what the master of a key does goes with it."""
+        master = self.await_copies(key)
+        master.cut_off_replicas()
+        return master
+
+    def await_copies(self, key: str | bytes) -> Node:
+        """Wait until the replica has all that the master of a key has."""
+        master = self.master(key)
+        master.await_copies(self.replica(key))
+        return master
 
     def move(self, key: str | bytes, meanwhile: Callable[[], None] = lambda: None) -> None:
         """Move the slot of a key to another master, with all that is in it.
@@ -159,6 +176,13 @@ class Cluster:
         for master, replica in zip(masters, replicas, strict=True):
             self._replicate(replica, master)
         eventually(self._whole, timeout=_FORMING)
+
+    def _takes_over(self, replica: Node) -> bool:
+        """Have a replica be the master, before all agree that the old one is dead."""
+        # It refuses if it has not noticed that itself.
+        with suppress(RedisError):
+            replica.tell("CLUSTER", "FAILOVER", "FORCE")
+        return replica.is_master
 
     def _replicate(self, replica: Node, master: Node) -> None:
         def known() -> bool:

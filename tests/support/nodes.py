@@ -20,14 +20,10 @@ from redis.exceptions import RedisError
 from redsync._protocol.resp import Argument, Parser, Reply, pack
 from redsync.cli.server import Server, ServerStartError, find_server
 
+from . import CLIENT, HOST
 from .sync import eventually
 
-__all__ = ["CLIENT", "HOST", "Node", "Sentinel", "ask", "free_ports", "started", "version"]
-
-HOST = "127.0.0.1"
-
-CLIENT = {"username": "client", "password": "of-the-tests"}
-"""What the clients of the tests sign in with."""
+__all__ = ["Node", "Sentinel", "ask", "free_ports", "started", "version"]
 
 _COPIER = ("copier", "of-the-data")
 
@@ -55,7 +51,10 @@ class Node(Server):
 
     def info(self, section: str) -> dict[str, str]:
         """What it says of itself."""
-        text = self.tell("INFO", section)
+        try:
+            text = self.tell("INFO", section)
+        except ConnectionError:  # sentinels have all clients cut off from whom they promote
+            text = self.tell("INFO", section)
         assert isinstance(text, bytes)
         lines = (line.partition(":") for line in text.decode().splitlines() if ":" in line)
         return {name: value for name, _, value in lines}
@@ -66,19 +65,23 @@ class Node(Server):
         return self.info("replication")["role"] == "master"
 
     @property
-    def offset(self) -> int:
-        """How much of the stream of writes it has sent or got."""
-        return int(self.info("replication")["master_repl_offset"])
+    def is_copying(self) -> bool:
+        """Whether it is a replica that has got the data and gets what is written."""
+        return self.info("replication").get("master_link_status") == "up"
 
-    def await_copies(self, number: int) -> None:
-        """Wait until so many replicas have got all that was written."""
+    def await_copies(self, *replicas: Node) -> None:
+        """Wait until these have all that was written here."""
+        offset = self._offset
 
         def copied() -> bool:
-            facts = self.info("replication")
-            state = f"state=online,offset={facts['master_repl_offset']},"
-            return sum(state in value for value in facts.values()) >= number
+            return all(each.is_copying and each._offset >= offset for each in replicas)
 
         eventually(copied, timeout=20)
+
+    @property
+    def _offset(self) -> int:
+        """How much of the stream of writes it has sent or got."""
+        return int(self.info("replication")["master_repl_offset"])
 
     def cut_off_replicas(self) -> None:
         """From now on nothing that is written here is copied."""

@@ -1,19 +1,22 @@
 """A master with two replicas and three sentinels that watch over them.
 
 with Watched() as watched:
-    client = Sentinel(watched.sentinels).master_for(watched.name, **CLIENT)
-    old = watched.master
+    client = Sentinel(watched.sentinels).master_for(watched.service, **CLIENT)
+    old = watched.master()
     old.kill()
-    eventually(lambda: watched.master is not old, 20)
+    eventually(lambda: watched.master() is not old, 20)
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from .nodes import HOST, Node, Sentinel, ask, free_ports, started
+from . import HOST
+from .nodes import Node, Sentinel, ask, free_ports, started
 from .sync import eventually
 
 __all__ = ["Watched"]
@@ -29,7 +32,7 @@ class Watched:
         down_after: Seconds without an answer after which the master counts as dead.
     """
 
-    name = "the-master"
+    service = "the-master"
 
     def __init__(self, down_after: float = 1.0) -> None:
         self.nodes: list[Node] = []
@@ -46,7 +49,7 @@ class Watched:
                 stack.callback(self.nodes[-1].stop)
             for replica in self.nodes[1:]:
                 replica.tell("REPLICAOF", HOST, self.nodes[0].port)
-            self.nodes[0].await_copies(_REPLICAS)
+            self.nodes[0].await_copies(*self.nodes[1:])
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="redsync-")))
             self._start_watchers(folder)
             for watcher in self.watchers:
@@ -64,20 +67,49 @@ class Watched:
         return [(HOST, watcher.port) for watcher in self.watchers]
 
     @property
-    def master(self) -> Node:
-        """Whom the sentinels call the master."""
-        return self._node(max(names := self._named(), key=names.count))
+    def port(self) -> int:
+        """Of whom the sentinels call the master."""
+        return max(ports := self._named(), key=ports.count)
 
-    @property
-    def replicas(self) -> list[Node]:
-        """Those that copy."""
-        return [node for node in self.nodes if node.answers and not node.is_master]
+    def master(self, key: str | bytes = "") -> Node:
+        """Whom the sentinels call the master."""
+        return next(node for node in self.nodes if node.port == self.port)
+
+    def kill(self, key: str | bytes = "") -> Callable[[], bool]:
+        """Kill the master.
+
+        Returns:
+            What is to be called until it tells that a replica has taken over.
+        """
+        old = self.master()
+        old.kill()
+        return partial(self.has_replaced, old)
+
+    def has_replaced(self, old: Node) -> bool:
+        """Whether somebody else calls itself master."""
+        return any(node.is_master for node in self.nodes if node is not old)
+
+    def stop_copying(self, key: str | bytes = "") -> Node:
+        """From now on, what the master does goes with it."""
+        master = self.await_copies()
+        master.cut_off_replicas()
+        return master
+
+    def await_copies(self, key: str | bytes = "") -> Node:
+        """Wait until the replicas have all that the master has."""
+        master = self.master()
+        master.await_copies(*(node for node in self.nodes if node is not master))
+        return master
 
     def fail_over(self) -> None:
         """Have the sentinels choose a new master. The old one goes on for some seconds as if
         nothing had happened.
         """
-        ask(self.watchers[0], ("SENTINEL", "FAILOVER", self.name))
+        ask(self.watchers[0], ("SENTINEL", "FAILOVER", self.service))
+
+    def cut_off(self) -> None:
+        """Have sentinels and replicas lose touch with the master, which clients still reach."""
+        self.master().cut_off_sentinels()
 
     def agree_on(self, node: Node) -> bool:
         """Whether all sentinels call it the master."""
@@ -96,20 +128,20 @@ class Watched:
         others = [each for each in range(_SENTINELS) if each != number]
         settings = [
             f"sentinel myid {_id(number)}",
-            f"sentinel monitor {self.name} {HOST} {master.port} {_SENTINELS // 2 + 1}",
-            f"sentinel down-after-milliseconds {self.name} {self._down_after}",
-            f"sentinel failover-timeout {self.name} {4 * self._down_after}",
+            f"sentinel monitor {self.service} {HOST} {master.port} {_SENTINELS // 2 + 1}",
+            f"sentinel down-after-milliseconds {self.service} {self._down_after}",
+            f"sentinel failover-timeout {self.service} {4 * self._down_after}",
             *[
-                f"sentinel known-sentinel {self.name} {HOST} {ports[each]} {_id(each)}"
+                f"sentinel known-sentinel {self.service} {HOST} {ports[each]} {_id(each)}"
                 for each in others
             ],
-            *[f"sentinel known-replica {self.name} {HOST} {each.port}" for each in replicas],
+            *[f"sentinel known-replica {self.service} {HOST} {each.port}" for each in replicas],
         ]
         return Sentinel(ports[number], "\n".join(settings) + "\n", folder)
 
     def _complete(self) -> bool:
         for watcher in self.watchers:
-            [facts] = ask(watcher, ("SENTINEL", "MASTER", self.name))
+            [facts] = ask(watcher, ("SENTINEL", "MASTER", self.service))
             assert isinstance(facts, list)
             known = dict(zip(facts[::2], facts[1::2], strict=True))
             if known[b"num-other-sentinels"] != b"2" or known[b"num-slaves"] != b"2":
@@ -122,14 +154,11 @@ class Watched:
         ports = []
         for watcher in self.watchers:
             if watcher.running:
-                [address] = ask(watcher, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name))
+                [address] = ask(watcher, ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service))
                 assert isinstance(address, list)
                 assert isinstance(address[1], bytes)
                 ports.append(int(address[1]))
         return ports
-
-    def _node(self, port: int) -> Node:
-        return next(node for node in self.nodes if node.port == port)
 
 
 def _id(number: int) -> str:

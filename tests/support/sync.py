@@ -9,8 +9,9 @@ from typing import Any, Generic, TextIO, TypeVar
 
 from redis import Redis as Redis
 from redis import RedisCluster as RedisCluster
+from redis.sentinel import Sentinel
 
-from . import Reachable, describe
+from . import CLIENT, HOST, Reachable, Site, describe
 
 T = TypeVar("T")
 
@@ -82,6 +83,25 @@ def disconnect(client: Redis) -> None:
     """Close the client and its connections, with every version of redis-py."""
     client.close()
     client.connection_pool.disconnect()
+
+
+def join(site: Site) -> Redis | RedisCluster:
+    """Return a client for the servers; give it back to `part`."""
+    if site.service is None:
+        return RedisCluster(host=HOST, port=site.port)
+    sentinel: Any = Sentinel(site.sentinels)  # type: ignore[no-untyped-call,unused-ignore]
+    master: Redis = sentinel.master_for(site.service, **CLIENT)
+    return master
+
+
+def part(client: Redis | RedisCluster) -> None:
+    """Close the client, with every version of redis-py."""
+    if isinstance(client, RedisCluster):
+        client.close()
+    else:
+        pool: Any = client.connection_pool
+        for each in (*pool.sentinel_manager.sentinels, client):
+            disconnect(each)
 
 
 def lines(stream: TextIO) -> Iterator[bytes]:
