@@ -12,6 +12,7 @@ from redsync import Router, SemaphoreInitStrategy, sync
 
 from ._async.traffic import COUNT
 from .support.failover import Switch, judge
+from .support.nodes import Node
 from .support.sentinel import Watched
 from .support.sync import eventually, join, part
 from .support.usage import Usage
@@ -65,6 +66,25 @@ def test_a_master_is_stopped_under_load(watched: Watched, record_property: Recor
     assert verdict.last_waiter < PATIENCE
 
 
+@pytest.mark.parametrize("fault", [Watched.fail_over, Watched.cut_off], ids=["replaced", "cut off"])
+def test_everybody_leaves_an_old_master_that_lives(
+    watched: Watched, fault: Callable[[Watched], None], record_property: Record
+) -> None:
+    with Usage(watched, "leaving", permit_ttl=TTL) as usage:
+        usage.await_use()
+        old, broken = watched.master(), monotonic()
+        assert users(old) > 0
+        fault(watched)
+        promoted = await_promotion(broken, lambda: watched.has_replaced(old)).promoted
+        eventually(lambda: users(old) == 0, PATIENCE)
+        left = monotonic()
+        assert old.is_master  # it would go on serving them
+        usage.await_use(since=left, timeout=PATIENCE)
+    # Until then there were two masters.
+    verdict = judge(usage.held, COUNT, Switch(broken, left))
+    record_property("verdict", f"{verdict}, nobody left {left - promoted:.2f} s after promotion")
+
+
 def test_timers_that_were_copied_are_run_by_the_next_master(watched: Watched) -> None:
     router, seen = Router(), list[object]()
     router.handler(topic="t")(seen.append)
@@ -81,6 +101,13 @@ def test_timers_that_were_copied_are_run_by_the_next_master(watched: Watched) ->
     timers.close()
     part(client)
     assert sorted(seen, key=str) == sorted([*range(50), "later"], key=str)
+
+
+def users(node: Node) -> int:
+    """How many connections of clients there are, apart from the one that asks."""
+    reply = node.tell("CLIENT", "LIST")
+    assert isinstance(reply, bytes)
+    return sum("user=client" in line for line in reply.decode().splitlines()) - 1
 
 
 def await_promotion(broken: float, promoted: Callable[[], bool]) -> Switch:
