@@ -21,7 +21,7 @@ from .support.usage import Usage
 
 pytestmark = pytest.mark.faults
 
-TTL = 8
+TTL = 6
 """The lease in these tests, in seconds: of half of it an outage costs nothing."""
 
 Record = Callable[[str, object], None]
@@ -62,7 +62,7 @@ def test_slots_move_under_load(cluster: Cluster, strategy: SemaphoreInitStrategy
             cluster.move(each, partial(sleep, 0.3))
             usage.await_use(since=monotonic())
     usage.assert_no_errors()
-    verdict = judge(usage.held, COUNT, Switch(began, began))
+    verdict = judge(usage.held, COUNT, Switch(began, began), TTL)
     assert verdict.over_granted == 0
     usage.assert_all_run()
 
@@ -79,7 +79,7 @@ def test_a_master_is_killed_under_load(
         old.kill()
         switch = await_promotion(broken, new)
         usage.await_use(since=switch.promoted, timeout=PATIENCE)
-    verdict = judge(usage.held, COUNT, switch)
+    verdict = judge(usage.held, COUNT, switch, TTL)
     record_property("verdict", str(verdict))
     assert verdict.last_waiter < PATIENCE
 
@@ -94,7 +94,7 @@ def test_a_master_is_stopped_under_load(cluster: Cluster, record_property: Recor
         usage.await_use(since=switch.promoted, timeout=PATIENCE)
         old.resume()
         usage.await_use(since=monotonic(), timeout=PATIENCE)
-    verdict = judge(usage.held, COUNT, switch)
+    verdict = judge(usage.held, COUNT, switch, TTL)
     record_property("verdict", str(verdict))
     assert verdict.last_waiter < PATIENCE
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.sentinel import MasterNotFoundError
 
 from redsync.aio import (
     Permit,
@@ -41,18 +42,28 @@ def site(request: pytest.FixtureRequest) -> Iterator[Cluster | Watched]:
         yield request.getfixturevalue("cluster")
         request.getfixturevalue("cluster").mend()
     else:
-        with Watched() as watched:
-            yield watched
+        yield request.getfixturevalue("watched")
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with Watched() as running:
+        yield running
+
+
+@pytest.fixture
+def ttl() -> float:
+    return TTL
 
 
 @pytest.fixture
 async def pair(
-    site: Cluster | Watched, name: str, strategy: SemaphoreInitStrategy
+    site: Cluster | Watched, name: str, strategy: SemaphoreInitStrategy, ttl: float
 ) -> AsyncIterator[tuple[RedisSemaphore, RedisSemaphore]]:
     """Two that want the same permit, of which there is one, and know of each other's master."""
     clients = [join(site), join(site)]
     one, other = (
-        RedisSemaphore(each, name, count=1, permit_ttl=TTL, semaphore_init_strategy=strategy)
+        RedisSemaphore(each, name, count=1, permit_ttl=ttl, semaphore_init_strategy=strategy)
         for each in clients
     )
     for each in (one, other):
@@ -79,10 +90,14 @@ async def once(semaphore: RedisSemaphore) -> Permit:
 Pair = tuple[RedisSemaphore, RedisSemaphore]
 Grant = Callable[..., Any]
 
+# Where a replica takes over so quickly that the holder has not renewed before.
+at_once = pytest.mark.parametrize("site", ["cluster"], indirect=True)
+
 grants = pytest.mark.parametrize("grant", [once, again], ids=["once", "again"])
 """What the new master does not know of."""
 
 
+@at_once
 @grants
 async def test_who_loses_a_permit_that_is_granted_again_has_the_lower_fence(
     site: Cluster | Watched, pair: Pair, name: str, grant: Grant
@@ -95,6 +110,7 @@ async def test_who_loses_a_permit_that_is_granted_again_has_the_lower_fence(
     await assert_lost(permit, later)
 
 
+@at_once
 @grants
 async def test_who_loses_a_permit_to_one_that_waited_has_the_lower_fence(
     site: Cluster | Watched, pair: Pair, name: str, grant: Grant
@@ -109,6 +125,7 @@ async def test_who_loses_a_permit_to_one_that_waited_has_the_lower_fence(
     await assert_lost(permit, later)
 
 
+@at_once
 async def test_a_body_whose_permit_is_granted_again_is_told(
     site: Cluster | Watched, pair: Pair, name: str
 ) -> None:
@@ -122,6 +139,21 @@ async def test_a_body_whose_permit_is_granted_again_is_told(
     await assert_lost(permit, later)
 
 
+async def test_the_latest_grant_counts_even_if_the_next_master_has_never_heard_of_it(
+    site: Cluster | Watched, pair: Pair, name: str
+) -> None:
+    one, other = pair
+    former = await one.acquire(5)
+    site.stop_copying(key(name, "meta"))
+    await former.release()
+    permit = await other.acquire(5)
+    await one.close()  # it will not release it again
+    await eventually(site.kill(key(name, "meta")), 20)
+    assert not await permit.wait_lost(TTL)
+    await permit.release()
+
+
+@pytest.mark.parametrize("ttl", [30])
 async def test_what_was_released_in_vain_is_released_again(
     site: Cluster | Watched, pair: Pair, name: str
 ) -> None:
@@ -130,8 +162,68 @@ async def test_what_was_released_in_vain_is_released_again(
     site.stop_copying(key(name, "meta"))
     await permit.release()
     await eventually(site.kill(key(name, "meta")), 20)
-    later = await other.acquire(TTL / 2)
-    assert later.held
+    later = await other.acquire(10)
+    assert later.fence > permit.fence
+    await later.release()
+
+
+@pytest.mark.parametrize("strategy", [SemaphoreInitStrategy.LUA])
+async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
+    watched: Watched, name: str, strategy: SemaphoreInitStrategy
+) -> None:
+    client: Any = join(watched)
+    manager = client.connection_pool.sentinel_manager
+    asked, discover = list[str](), manager.discover_master
+
+    async def ask(service: str) -> Any:
+        asked.append(service)
+        if len(asked) > 2:
+            raise MasterNotFoundError("no sentinel answers")
+        return await discover(service)
+
+    manager.discover_master = ask
+    semaphore = RedisSemaphore(client, name, count=1)
+    permit = await semaphore.acquire(5)
+    waiting = spawn(lambda: semaphore.acquire(20))
+    await eventually(lambda: len(asked) > 2, 10)  # two connections, and a look
+    connections = watched.master().users
+    await eventually(lambda: len(asked) > 6, 10)
+    assert watched.master().users == connections == 2
+    await permit.release()
+    await (await waiting.result(2)).release()
+    await semaphore.close()
+    await part(client)
+
+
+async def test_sentinels_that_hang_are_passed_over(watched: Watched, name: str) -> None:
+    for each in watched.watchers[:2]:
+        each.suspend()
+    client = join(watched)
+    semaphore = RedisSemaphore(client, name, count=1)
+    async with semaphore.permit(4):
+        pass
+    for each in watched.watchers[:2]:
+        each.resume()
+    await semaphore.close()
+    await part(client)
+
+
+@pytest.mark.parametrize("site", ["sentinel"], indirect=True)
+async def test_who_holds_and_does_nothing_else_leaves_an_old_master(
+    watched: Watched, pair: Pair, name: str
+) -> None:
+    one, other = pair
+    permit = await one.acquire(5)
+    old = watched.master()
+    old.await_copies(*(node for node in watched.nodes if node is not old))
+    watched.cut_off()
+    await eventually(lambda: watched.has_replaced(old), 20)
+    await eventually(lambda: old.users == 0)
+    assert permit.held
+    waiting = spawn(lambda: other.acquire(20))
+    await eventually(lambda: in_line(other) == 1)
+    await permit.release()
+    later = await waiting.result(2)
     assert later.fence > permit.fence
     await later.release()
 

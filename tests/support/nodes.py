@@ -65,6 +65,13 @@ class Node(Server):
         return self.info("replication")["role"] == "master"
 
     @property
+    def users(self) -> int:
+        """How many connections of clients there are, apart from the one that asks."""
+        reply = self.tell("CLIENT", "LIST")
+        assert isinstance(reply, bytes)
+        return sum("user=client" in line for line in reply.decode().splitlines()) - 1
+
+    @property
     def is_copying(self) -> bool:
         """Whether it is a replica that has got the data and gets what is written."""
         return self.info("replication").get("master_link_status") == "up"
