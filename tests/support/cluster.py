@@ -61,8 +61,8 @@ class Cluster:
 
     @property
     def port(self) -> int:
-        """A node to ask for the others: one that can answer."""
-        return next(node.port for node in self.nodes if node.answers)
+        """Of the first master, whom clients are to ask for the others."""
+        return self.masters()[0].port
 
     service = None
     sentinels: Final[list[tuple[str, int]]] = []

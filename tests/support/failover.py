@@ -100,8 +100,9 @@ def doubles(held: Iterable[Held]) -> Iterator[Double]:
     for holders in slots.values():
         for one, other in combinations(sorted(holders, key=lambda each: each.granted), 2):
             if other.granted < one.ended:
-                # Whoever is not told keeps it; if both are, the later one lost it to somebody else.
-                yield Double(one, other) if one.told is not None else Double(other, one)
+                # Whoever is told has lost it; if both are, or neither is, the later grant counts.
+                later_lost = one.told is None and other.told is not None
+                yield Double(other, one) if later_lost else Double(one, other)
 
 
 @dataclass(frozen=True)
