@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from redis import exceptions
 
@@ -20,6 +21,9 @@ PATIENCE: Final = 5.0
 
 ALLOWANCE: Final = 0.75
 """Seconds that a command has at least, be its caller's timeout 0: it has to get there and back."""
+
+_CONNECTING: Final = 2.0
+"""Seconds for one attempt: by the next one, somebody else may be the master."""
 
 _BACKOFF: Final = Backoff(0.01, maximum=0.5, jitter=0.2)
 
@@ -68,7 +72,7 @@ class Hub:
         pauses, due = self._failures.get(node.address) or (Pauses(_BACKOFF), 0.0)
         await sleep(max(0.0, min(due, deadline) - monotonic()))
         try:
-            wire = await node.open(Wire, deadline - monotonic())
+            wire = await node.open(Wire, min(_CONNECTING, deadline - monotonic()))
         except Exception:
             self._failures[node.address] = (pauses, monotonic() + pauses.next())
             raise
@@ -130,8 +134,11 @@ class Link:
         self._key = key
         self._node: Node | None = None
         self._wire: Wire | None = None
+        self._guess: Node | None = None
+        """A node that was asked because the right one does not answer: it may know better."""
         self._last_wire: Wire | None = None
         self._changes = 0
+        self._line: ref[Line] | None = None
         self.place: Address = None
         """The node that it is on, as far as anybody knows."""
 
@@ -184,6 +191,8 @@ class Link:
                 again = again or sent
             else:
                 if not isinstance(reply, exceptions.RedisError):
+                    if self._guess is not None:
+                        self._confirm_guess()
                     return reply
                 error = reply
                 if isinstance(error, exceptions.NoScriptError):
@@ -206,13 +215,21 @@ class Link:
         wire = self._wire
         if wire is None or wire.failure is not None:
             wire = await self._connect(deadline)
+        elif self._guess is not None:
+            self._confirm_guess()  # it has not sent us on
         return wire
 
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
         end = monotonic() + timeout
         node = await self._find(timeout)
-        return await self._hub.line(node, end - monotonic())
+        line = await self._hub.line(node, end - monotonic())
+        wire = self._wire
+        if wire is not None and wire.failure is None and wire.address != line.address:
+            line.close("commands go elsewhere by now")
+            raise exceptions.ConnectionError(line.failure)
+        self._line = ref(line)
+        return line
 
     async def look_again(self, error: Exception) -> None:
         """Take note of an error that a connection of `open_line` has met."""
@@ -237,11 +254,27 @@ class Link:
     async def _connect(self, deadline: float) -> Wire:
         node = await self._find(deadline - monotonic())
         wire = self._wire = await self._hub.wire(node, deadline)
+        if self._guess is None:
+            self._take_note(wire)
+        return wire
+
+    def _take_note(self, wire: Wire) -> None:
+        """Of where commands go now; whoever waits follows."""
         before, self._last_wire = self._last_wire, wire
         if before not in (None, wire):
+            line = self._line() if self._line is not None else None
+            if line is not None and line.address != wire.address:
+                line.close("commands go elsewhere by now")  # it may be dead and not know
             self._changes += 1
             self._hub.moved()
-        return wire
+
+    def _confirm_guess(self) -> None:
+        """It was asked whether it knows better, and has the key itself."""
+        guess, self._guess = self._guess, None
+        if guess is not None and guess is self._node:
+            self._go_to(guess)
+            if self._wire is not None:
+                self._take_note(self._wire)
 
     async def _find(self, timeout: float) -> Node:
         node = self._node  # another thread may be told meanwhile that it is elsewhere
@@ -278,13 +311,18 @@ class Link:
         network = self._hub.network
         if isinstance(error, exceptions.MovedError):
             self._go_to(await network.node_at((error.host, error.port)))
-            self._wire = None
+            self._guess = self._wire = None
+        elif isinstance(error, exceptions.TryAgainError):
+            pass  # half of the keys have moved; the others will
         elif network.clustered and passes(error):
-            try:
-                await network.refresh(deadline - monotonic())
-            except (exceptions.RedisError, OSError):
-                pass  # nobody to ask; the next attempt comes here again
-            self._node = self._wire = None
+            # Somebody else names the one that has it now, with MOVED. The client's own look asks
+            # one after the other, without a deadline, and may begin with the one that died.
+            self._guess = other = await network.another(self._node)
+            if other is None:
+                with suppress(exceptions.RedisError, OSError):
+                    await network.refresh(deadline - monotonic())
+            self._node = other
+            self._wire = None
         elif demoted(error):
             self.give_up_stalled(0.0, error)  # Sentinel is asked by every new connection
 

@@ -41,6 +41,11 @@ _SHORTEST_PATIENCE: Final = 0.25
 _MEMORY: Final = 256
 """How many returns are remembered, as a failover may forget them."""
 
+_DOUBT: Final = 2.0
+"""Seconds after a release at which a process that has nothing else to do looks whether the node is
+still there: in a cluster nobody else tells it that another one has taken over.
+"""
+
 _LEAD: Final = 60_000_000
 """Microseconds by which fences rise above the clock when there is another server than before: for
 as long the old one may go on granting permits, and will not have the higher fences.
@@ -274,7 +279,10 @@ class Pool(Station[PermitWaiter]):
         with self.mutex:
             self._settle(handback)
             self._grants.pop(grant.owner, None)
-        if self.idle():
+            sooner = self._link.clustered and monotonic() + _DOUBT < self._renewal
+            if sooner:
+                self._renewal = monotonic() + _DOUBT
+        if sooner or self.idle():
             self._wake_watchdog()  # which goes with the last permit of the last instance
 
     def leave_alone(self, grants: list[Grant]) -> None:

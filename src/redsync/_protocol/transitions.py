@@ -83,9 +83,8 @@ class Draft:
         if seat.fence < known or (seat.fence == known and holder not in (None, seat.owner)):
             return False
         if seat.fence > known:
-            # A fence that this server never gave: its data went back in time.
-            if holder is not None and self._now >= self._number("recovery"):
-                return False
+            # A fence that this server never gave: its data went back in time. Of two grants the
+            # later one is in the right; the other holder finds out.
             if seat.fence > self._number("fence"):
                 self._set("fence", seat.fence)
         if seat.slot not in self._held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from redis.exceptions import ConnectionError
@@ -9,10 +10,20 @@ from redis.exceptions import ConnectionError
 STALLED: float = 5.0
 """Seconds without an answer after which a connection counts as dead."""
 
+SENTINEL: float = 0.5
+"""Seconds that one sentinel has to answer before the next one is asked."""
 
-def has_master(pool: object) -> bool:
-    """Whether this is the pool of a client that asks Sentinel for the master."""
-    return hasattr(pool, "get_master_address") and bool(getattr(pool, "is_master", True))
+
+def one_by_one(manager: Any) -> list[Any]:
+    """A Sentinel of redis-py for each of its sentinels: it asks them in turn without a deadline of
+    its own, and would not get past one that hangs.
+    """
+    managers = []
+    for each in manager.sentinels:
+        alone = copy.copy(manager)
+        alone.sentinels = [each]
+        managers.append(alone)
+    return managers
 
 
 def line_options(

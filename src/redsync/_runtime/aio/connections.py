@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import random
+import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -19,7 +21,7 @@ from redis.exceptions import ConnectionError, RedisClusterException, RedisError,
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, has_master, line_options, without_clients
+from ..options import SENTINEL, STALLED, line_options, one_by_one, without_clients
 from .concurrency import Flag, Lock, within
 
 S = TypeVar("S", bound="_Stream")
@@ -199,29 +201,65 @@ class Wire(_Stream):
         self._waiting.clear()
 
 
+class Sentinels:
+    """Those who know where the master is."""
+
+    def __init__(self, pool: Any) -> None:
+        self._service: str = pool.service_name
+        self._managers = one_by_one(pool.sentinel_manager)
+
+    async def master(self, timeout: float) -> tuple[str, int]:
+        """Where it is, according to the one that answered last time, or else to the next one."""
+        end = time.monotonic() + timeout
+        trouble: Exception = TimeoutError("no sentinel has told in time where the master is")
+        for each in list(self._managers):
+            left = end - time.monotonic()
+            try:
+                host, port = await _in_time(
+                    each.discover_master(self._service), min(SENTINEL, left)
+                )
+            except MasterNotFoundError as error:
+                trouble = without_clients(error)
+                continue
+            except (RedisError, OSError) as error:
+                trouble = error
+                continue
+            self._managers.sort(key=lambda manager: manager is not each)
+            return host, int(port)
+        raise trouble
+
+
 class Node:
     """Where connections go: the class and the arguments of one of the client's own."""
 
-    def __init__(self, address: tuple[str, int] | None, kind: Any, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int] | None,
+        kind: Any,
+        options: dict[str, Any],
+        sentinels: Sentinels | None = None,
+    ) -> None:
+        self._sentinels = sentinels
         self.address = address
         self._kind = kind
         self._options = options
 
     async def open(self, kind: type[S], timeout: float) -> S:
         """A new connection: with Sentinel, to whom it says is the master now."""
+        end = time.monotonic() + timeout
+        master = await self._sentinels.master(timeout) if self._sentinels is not None else None
+        timeout = end - time.monotonic()
         retry = Retry(NoBackoff(), 0)
         connection = self._kind(**line_options(self._options, None, retry))
         # Neither connecting nor the handshake has a deadline otherwise, and redis-py may swallow
         # a cancellation here: it works in a task of its own.
-        task = asyncio.ensure_future(connection.connect())
+        connecting = connection.connect() if master is None else connection.connect_to(master)
+        task = asyncio.ensure_future(connecting)
         try:
             await within(task, max(0.0, timeout))
             if not task.done():
                 raise TimeoutError("no connection in time")
-            try:
-                task.result()
-            except MasterNotFoundError as error:
-                raise without_clients(error) from None
+            task.result()
             # Nobody would tell the protocol that takes over now.
             if connection._writer.is_closing() or connection._reader.at_eof():
                 raise ConnectionError("connection lost: closed by the server")
@@ -270,6 +308,8 @@ class Network:
 
     def __init__(self, client: Client) -> None:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
+        pool: Any = getattr(client, "connection_pool", None)
+        self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
 
     @property
     def clustered(self) -> bool:
@@ -278,15 +318,15 @@ class Network:
 
     @property
     def guarded(self) -> bool:
-        """Whether Sentinel tells which server is the master."""
-        return has_master(getattr(self._client, "connection_pool", None))
+        """Whether Sentinel knows who is the master."""
+        return self._sentinels is not None
 
     async def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
         if not isinstance(client, RedisCluster):
             pool = client.connection_pool
-            return Node(None, pool.connection_class, pool.connection_kwargs)
+            return Node(None, pool.connection_class, pool.connection_kwargs, self._sentinels)
         try:
             await _in_time(client.initialize(), timeout)
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
@@ -301,14 +341,22 @@ class Network:
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
+    async def another(self, node: Node | None) -> Node | None:
+        """Any other node than this one; None if none is known, or if one is none to begin with."""
+        assert isinstance(self._client, RedisCluster)
+        here = node and node.address
+        known = [(each.host, int(each.port)) for each in self._client.get_nodes()]
+        others = [each for each in known if each != here]
+        if node is None or not others:
+            return None
+        return await self.node_at(random.choice(others))
+
     async def master(self, timeout: float) -> tuple[str, int] | None:
         """Whom Sentinel calls the master; None if nobody can tell."""
-        pool: Any = getattr(self._client, "connection_pool", None)
         try:
-            host, port = await _in_time(pool.get_master_address(), timeout)
-        except (RedisError, OSError):  # it may be well
+            return await self._sentinels.master(timeout) if self._sentinels is not None else None
+        except (RedisError, OSError):
             return None
-        return host, int(port)
 
     async def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""

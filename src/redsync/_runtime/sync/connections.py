@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import random
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from redis import Redis, RedisCluster
 from redis.backoff import NoBackoff
@@ -22,11 +23,12 @@ from redis.sentinel import MasterNotFoundError
 from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import STALLED, has_master, line_options, without_clients
-from .concurrency import Lock, Mutex, Promise, Worker
+from ..options import SENTINEL, STALLED, line_options, one_by_one, without_clients
+from .concurrency import Lock, Promise
 from .forking import unforked
 
 S = TypeVar("S", bound="_Stream")
+T = TypeVar("T")
 
 Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
@@ -263,39 +265,67 @@ class Wire(_Stream):
             self._unsent = []
 
 
-class _LookUp:
-    """A question to Sentinel or to a cluster, which redis-py asks without a deadline.
+class _Errand(Generic[T]):
+    """A call of redis-py that knows no deadline, in a thread of its own.
 
-    A thread of its own asks it. Whoever comes meanwhile waits for the same answer: if the one who
-    is asked does not answer, one thread waits for him, and not one for each who wants to know.
+    If it takes too long it goes on by itself, and whoever comes next waits for the same one.
     """
 
-    def __init__(self, question: Callable[[], Any]) -> None:
-        self._question = question
-        self._mutex = Mutex()
-        self._answer: Promise[Any] | None = None
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._mutex = threading.Lock()
+        self._promise: Promise[T] | None = None
 
-    def ask(self, timeout: float) -> Any:
-        """The answer, or the error that there was."""
+    def result(self, timeout: float) -> T:
+        """What it comes to, if that is in time."""
         with self._mutex:
-            answer = self._answer
-            if answer is None:
-                answer = self._answer = Promise()
-                Worker(partial(self._work, answer), "redsync-look-up")
-        if not answer.wait(max(0.0, timeout)):
+            promise = self._promise
+            if promise is None:
+                promise = self._promise = Promise()
+                work = threading.Thread(target=self._run, args=(promise,), daemon=True)
+                work.name = "redsync-looking"
+                work.start()
+        if not promise.wait(max(0.0, timeout)):
             raise TimeoutError("nobody has told in time where the server is")
-        return answer.result()
+        return promise.result()
 
-    def _work(self, answer: Promise[Any]) -> None:
+    def _run(self, promise: Promise[T]) -> None:
         try:
             with unforked():
-                found = self._question()
+                value = self._call()
         except BaseException as error:
-            self._answer = None
-            answer.fail(error)
+            self._promise = None
+            promise.fail(error)
         else:
-            self._answer = None
-            answer.resolve(found)
+            self._promise = None
+            promise.resolve(value)
+
+
+class Sentinels:
+    """Those who know where the master is."""
+
+    def __init__(self, pool: Any) -> None:
+        managers = one_by_one(pool.sentinel_manager)
+        self._errands: list[_Errand[tuple[str, int]]] = [
+            _Errand(partial(each.discover_master, pool.service_name)) for each in managers
+        ]
+
+    def master(self, timeout: float) -> tuple[str, int]:
+        """Where it is, according to the one that answered last time, or else to the next one."""
+        end = time.monotonic() + timeout
+        trouble: Exception = TimeoutError("no sentinel has told in time where the master is")
+        for each in list(self._errands):
+            try:
+                host, port = each.result(min(SENTINEL, end - time.monotonic()))
+            except MasterNotFoundError as error:
+                trouble = without_clients(error)
+                continue
+            except (RedisError, OSError) as error:
+                trouble = error
+                continue
+            self._errands = [each, *(other for other in self._errands if other is not each)]
+            return host, int(port)
+        raise trouble
 
 
 class Node:
@@ -306,30 +336,25 @@ class Node:
         address: tuple[str, int] | None,
         kind: Any,
         options: dict[str, Any],
-        master: _LookUp | None = None,
+        sentinels: Sentinels | None = None,
     ) -> None:
+        self._sentinels = sentinels
         self.address = address
         self._kind = kind
         self._options = options
-        self._master = master
 
     def open(self, kind: type[S], timeout: float) -> S:
         """A new connection: with Sentinel, to whom it says is the master now."""
-        retry = Retry(NoBackoff(), 0)
         end = time.monotonic() + timeout
-        master = None
-        if self._master is not None and hasattr(self._kind, "connect_to"):
-            try:
-                master = self._master.ask(timeout)
-            except MasterNotFoundError as error:
-                raise without_clients(error) from None
+        master = self._sentinels.master(timeout) if self._sentinels is not None else None
+        timeout = end - time.monotonic()
+        retry = Retry(NoBackoff(), 0)
         with unforked():
-            left = max(0.05, end - time.monotonic())
-            connection = self._kind(**line_options(self._options, left, retry))
-            if master is not None:
-                connection.connect_to(master)
-            else:
+            connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
+            if master is None:
                 connection.connect()
+            else:
+                connection.connect_to(master)
         return kind(connection)
 
 
@@ -345,12 +370,9 @@ class Network:
 
     def __init__(self, client: Client) -> None:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
-        self._master: _LookUp | None = None
         pool: Any = getattr(client, "connection_pool", None)
-        if has_master(pool):
-            self._master = _LookUp(pool.get_master_address)
-        if isinstance(client, RedisCluster):
-            self._map = _LookUp(lambda: client.nodes_manager.initialize())
+        self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
+        self._map = _Errand(self._look)
 
     @property
     def clustered(self) -> bool:
@@ -359,15 +381,15 @@ class Network:
 
     @property
     def guarded(self) -> bool:
-        """Whether Sentinel tells which server is the master."""
-        return self._master is not None
+        """Whether Sentinel knows who is the master."""
+        return self._sentinels is not None
 
     def node_of(self, key: bytes, timeout: float) -> Node:
         """The node that has the key, as far as the client knows."""
         client = self._client
         if not isinstance(client, RedisCluster):
             pool = client.connection_pool
-            return Node(None, pool.connection_class, pool.connection_kwargs, self._master)
+            return Node(None, pool.connection_class, pool.connection_kwargs, self._sentinels)
         try:
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
         except RedisClusterException as error:
@@ -384,20 +406,31 @@ class Network:
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
+    def another(self, node: Node | None) -> Node | None:
+        """Any other node than this one; None if none is known, or if one is none to begin with."""
+        client: Any = self._client
+        here = node and node.address
+        known = [(each.host, int(each.port)) for each in client.get_nodes()]
+        others = [each for each in known if each != here]
+        if node is None or not others:
+            return None
+        return self.node_at(random.choice(others))
+
     def master(self, timeout: float) -> tuple[str, int] | None:
         """Whom Sentinel calls the master; None if nobody can tell."""
-        if self._master is None:
-            return None
         try:
-            host, port = self._master.ask(timeout)
-        except (RedisError, OSError):  # it may be well
+            return self._sentinels.master(timeout) if self._sentinels is not None else None
+        except (RedisError, OSError):
             return None
-        return host, int(port)
 
     def refresh(self, timeout: float) -> None:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
             try:
-                self._map.ask(timeout)
+                self._map.result(timeout)
             except RedisClusterException as error:  # not a RedisError
                 raise ConnectionError(str(error)) from error
+
+    def _look(self) -> None:
+        assert isinstance(self._client, RedisCluster)
+        self._client.nodes_manager.initialize()

@@ -34,10 +34,8 @@ local function seat(slot, fence, owner, lease, age, identifier)
     return false
   end
   if ours > known then
-    -- A fence that this server never gave: its data went back in time.
-    if holder and now >= tonumber(call('HGET', meta, 'recovery')) then
-      return false
-    end
+    -- A fence that this server never gave: its data went back in time. Of two grants the later one
+    -- is in the right; the other holder finds out.
     if ours > tonumber(call('HGET', meta, 'fence')) then
       call('HSET', meta, 'fence', fence)
     end
