@@ -148,6 +148,15 @@ def test_an_earlier_run_with_the_higher_fence_is_found(made: HandMade) -> None:
     assert made.promises(check) == ["attempts rise"]
 
 
+def test_a_claim_that_a_jump_of_the_clock_has_ended_may_begin_later(made: HandMade) -> None:
+    arming = made.arm("0.1", 1, 1)
+    made.history.jumps.append(Jump(2.2, 2.21, 2.5))
+    made.history.windows.append(Window("clock", "server", 2.2, 2.5))
+    made.run("1.1", arming, 2.3, 2.4, fence=9, attempt=2)
+    made.run("2.1", arming, 2.5, 2.6, fence=8)
+    assert made.promises(check) == []
+
+
 def test_one_attempt_too_many_is_found(made: HandMade) -> None:
     arming = made.arm("0.1", 1, 1)
     made.run("1.1", arming, 2.02, 2.1, attempt=6)

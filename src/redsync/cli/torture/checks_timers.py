@@ -110,7 +110,7 @@ def check(history: History) -> Iterator[Violation]:
             changes.setdefault(each.of, []).append(each)
     for arming in armings:
         yield from _early(arming, clocks)
-        yield from _attempts(arming)
+        yield from _attempts(history, arming)
         yield from _again(history, arming)
         yield from _removed(arming, changes.get(arming.of, []))
         yield from _undone(history, arming, changes.get(arming.of, []))
@@ -141,7 +141,7 @@ def _early(arming: Arming, clocks: Clocks) -> Iterator[Violation]:
             yield Violation("never early", f"{arming} ran {early:.6f} s early", arming.operations)
 
 
-def _attempts(arming: Arming) -> Iterator[Violation]:
+def _attempts(history: History, arming: Arming) -> Iterator[Violation]:
     """A later run has the higher fence and the higher attempt."""
     for one, other in pairwise(arming.runs):
         if other.facts["attempt"] <= one.facts["attempt"]:
@@ -149,7 +149,8 @@ def _attempts(arming: Arming) -> Iterator[Violation]:
             yield Violation("attempts rise", text, (one, other))
         elif one.facts["fence"] == other.facts["fence"]:
             yield Violation("attempts rise", f"two runs of {arming} have a fence", (one, other))
-        elif other.ended < one.asked:
+        elif other.ended < one.asked and one.looks and not _jumped(history, one, one.asked):
+            # One that found its lease lost may begin whenever it gets to it.
             text = f"a run of {arming} that was over had a higher fence than one that began later"
             yield Violation("attempts rise", text, (one, other))
     for run in arming.runs:
@@ -264,12 +265,16 @@ def _excused(
     history: History, run: Operation, begin: float, end: float, removals: Sequence[Operation]
 ) -> bool:
     """Whether its lease may have ended early, or its timer was removed."""
-    jumped = any(
+    return _jumped(history, run, end) or any(
+        each.ended >= run.asked - TIMER_LEASE and each.asked <= begin for each in removals
+    )
+
+
+def _jumped(history: History, run: Operation, end: float) -> bool:
+    """Whether the server's clock was set forward while its lease may have been there."""
+    return any(
         jump.seconds > 0 and run.asked - TIMER_LEASE <= jump.ended and jump.began <= end
         for jump in history.jumps
-    )
-    return jumped or any(
-        each.ended >= run.asked - TIMER_LEASE and each.asked <= begin for each in removals
     )
 
 
