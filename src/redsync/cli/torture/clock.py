@@ -9,11 +9,19 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from pathlib import Path
+from time import monotonic, time
 from typing import Final
+
+from ..server import Server
 
 __all__ = ["Clock", "find_library"]
 
 _FILE: Final = "clock"
+_NEAR: Final = 0.05
+_ASK_TIME: Final = (
+    "EVAL \"local t = redis.call('TIME') return t[1] * 1000 + math.floor(t[2] / 1000)\" 0"
+)
+"""In milliseconds, as one line."""
 
 
 def find_library() -> Path | None:
@@ -64,6 +72,16 @@ class Clock:
         """Set it forward, or back; the server's next look shows it."""
         self.offset = round(self.offset + seconds, 6)
         self._write()
+
+    def await_shown(self, server: Server) -> None:
+        """Wait until the server shows it: it may answer with a time that it has kept for a moment.
+
+        Three times in a row, as it keeps more than one; for a second at most.
+        """
+        deadline, seen = monotonic() + 1.0, 0
+        while seen < 3 and monotonic() < deadline:
+            off = float(server.ask(_ASK_TIME).lstrip(":")) / 1000 - time()
+            seen = seen + 1 if abs(off - self.offset) < _NEAR else 0
 
     def _write(self) -> None:
         # Not in place: the server may read at any moment.
