@@ -171,7 +171,7 @@ def test_contents_tell_what_is_granted() -> None:
 
 
 def test_a_turn_is_read_by_lengths() -> None:
-    heads = b"2 0000000000000017 0000000000000005 1 4 3\n1 18 6 -2 4 -1\n1 19 7 3 4 0"
+    heads = b"2 0000000000000017 0000000000000005 1 4 3\n1 18 6 -3 4 -1\n1 19 7 3 4 0"
     turn = parse_turn(
         [b"99", -1, 5, heads, b"u--x[1]t--yt--z"], [TimerTerms("t", 1, 1), TimerTerms("u", 1, 1)]
     )

@@ -176,15 +176,18 @@ class Both:
         seats = [grant.seat() for grant in self.grants if chosen.random() < 0.5]
         returns = [grant.handback() for grant in self.grants if chosen.random() < 0.1]
         returns += [Return.all_of(grant.owner) for grant in self.grants if chosen.random() < 0.1]
-        self.seat(seats, returns)
+        self.seat(seats, returns, lead=chosen.choice((0, 0, 0, 5_000_000)))
 
     def seat(
-        self, seats: Sequence[Seat], returns: Sequence[Return] = (), terms: Terms = TERMS
+        self,
+        seats: Sequence[Seat],
+        returns: Sequence[Return] = (),
+        terms: Terms = TERMS,
+        lead: int = 0,
     ) -> list[bool]:
         if self.known is None:
             return []
         known = self.known
-        lead = 5_000_000 if self.owners % 4 == 0 else 0
         arguments: list[object] = [self.seen, *terms, known.grace, known.count, known.version]
         arguments += [1, lead, len(seats)]
         for each in (*seats, *returns):

@@ -258,7 +258,7 @@ end
 -- at the same instant, each of them would ask for the same timer.)
 
 local wait = -1
-local room = (#taken < limit or (#taken > 0 and budget <= 0)) and mode ~= 'go'
+local room = #taken < limit and mode ~= 'go'
 
 local function watch(ordinal)
   local field, first = 'w:' .. option(ordinal, 1), head(ordinal)
@@ -298,7 +298,7 @@ local function watch(ordinal)
     if who == worker then
       call('HDEL', meta, field)
     end
-    if not covered and first <= now + HORIZON then
+    if not covered and first <= now + HORIZON and call('LLEN', wake(ordinal)) == 0 then
       call('RPUSH', wake(ordinal), '1')
       call('PEXPIRE', wake(ordinal), MEMORY)
     end
