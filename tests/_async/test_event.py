@@ -373,6 +373,8 @@ async def test_who_runs_out_of_time_leaves_the_connection_to_others(proxy: Fault
     async with connect(proxy) as far:
         event = RedisEvent(far, "e")
         assert not await event.is_set()
+        with pytest.raises(RedisEventTimeoutError):
+            await event.wait(0)  # its connection is there, too
         before = proxy.accepted
         proxy.partition(requests=False)
         with pytest.raises(RedisError):

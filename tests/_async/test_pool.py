@@ -92,6 +92,8 @@ class Way:
     """Leads nowhere."""
 
     place = None
+    moves = 0
+    clustered = False
 
     def give_up_stalled(self, *_: Any) -> None:
         pass

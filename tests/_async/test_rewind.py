@@ -34,9 +34,9 @@ async def the_later_one_is_in_the_right(client: Redis, loser: Permit, winner: Pe
 
 
 async def test_the_next_one_has_a_higher_fence_than_the_grant_that_was_forgotten(
-    make: Make, client: Redis
+    make: Make, client: Redis, other: Redis
 ) -> None:
-    first, second = make(count=1, permit_ttl=TTL), make(count=1, permit_ttl=TTL)
+    first, second = make(count=1, permit_ttl=TTL), make(other, count=1, permit_ttl=TTL)
     await first.status()
     before = await state(client, first.name)
     loser = await first.acquire(0)

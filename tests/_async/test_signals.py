@@ -18,6 +18,8 @@ class Server:
     """The way to a server that answers as it is told to, by the name of the script."""
 
     place = None
+    moves = 0
+    clustered = False
 
     def __init__(self) -> None:
         self.answers: dict[str, list[int]] = {}

@@ -136,6 +136,7 @@ class Link:
         self._wire: Wire | None = None
         self._guess: Node | None = None
         """A node that was asked because the right one does not answer: it may know better."""
+        self._introduced: Wire | None = None
         self._last_wire: Wire | None = None
         self._changes = 0
         self._line: ref[Line] | None = None
@@ -178,6 +179,7 @@ class Link:
             try:
                 wire = await self.connected(deadline)
                 sent = True
+                again = again or (command.introduces and wire is not self._introduced)
                 reply = await self._send(wire, command, again, whole, deadline)
                 # To redis-py, MOVED is a kind of ASK.
                 if (
@@ -191,6 +193,8 @@ class Link:
                 again = again or sent
             else:
                 if not isinstance(reply, exceptions.RedisError):
+                    if command.introduces:
+                        self._introduced = wire
                     if self._guess is not None:
                         self._confirm_guess()
                     return reply

@@ -44,6 +44,8 @@ class Optimistic:
         self._link = link
         self._keys = keys
         self._pop = Command(pack("LPOP", keys.free))
+        self._moves = -1
+        """How many moves to other servers had been when what is free was given new fences."""
         self._reads = (
             pack("PTTL", keys.meta),
             pack("HGETALL", keys.meta),
@@ -59,17 +61,23 @@ class Optimistic:
     ) -> Token | Empty | None:
         # If the answer to LPOP is lost, so is the token, until somebody misses it.
         while True:
+            moves = self._link.moves
+            if moves != self._moves:
+                await self._transact(_refreshing, seen, deadline)
             popped = await self._link.run(self._pop, deadline)
+            moved = self._link.moves != moves
+            self._moves = -1 if moved else moves
             if not isinstance(popped, bytes):
                 break
-            try:
-                token = Token.parse(popped)
-            except ValueError:
-                continue  # somebody else's
+            token = Token.parse(popped)
+            if moved:  # it has come from another server than the one that was refreshed
+                handback = Return(token.slot, token.fence, owner)
+                await self._transact(partial(_returning, handback), seen, deadline)
+                continue
             seat = Seat(token.slot, token.fence, owner, terms.ttl, 0, identifier)
             exists, granted = await self._transact(partial(_granting, token, seat), seen, deadline)
-            if granted is not None:
-                return granted
+            if granted:
+                return token
             if not exists:
                 break
 
@@ -276,9 +284,19 @@ class Optimistic:
             wire.transactions.release()
 
 
-def _granting(token: Token, seat: Seat, draft: Draft, left: int) -> tuple[bool, Token | None]:
-    """Whether there is such a semaphore, and what came of the token."""
-    return draft.exists, draft.grant(token, seat) if draft.exists else None
+def _refreshing(draft: Draft, left: int) -> None:
+    if draft.exists:
+        draft.refresh()
+
+
+def _returning(handback: Return, draft: Draft, left: int) -> None:
+    if draft.exists:
+        draft.give_back(handback)
+
+
+def _granting(token: Token, seat: Seat, draft: Draft, left: int) -> tuple[bool, bool]:
+    """Whether there is such a semaphore, and whether the permit is theirs."""
+    return draft.exists, draft.exists and draft.grant(token, seat)
 
 
 def _checked(replies: Sequence[Reply]) -> Sequence[Reply]:

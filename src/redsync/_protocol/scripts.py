@@ -47,12 +47,16 @@ class Script:
 class Command:
     """Something to send that has one effect, even if it is sent several times."""
 
-    __slots__ = ("_packed", "before")
+    __slots__ = ("_packed", "before", "introduces")
 
     def __init__(self, packed: bytes, before: tuple[bytes, ...] = ()) -> None:
         self._packed = packed
         self.before = before
         """What has to come right before it; nobody looks at the replies."""
+        self.introduces = False
+        """Whether it is sent as one that may have been executed before, to a server that may be
+        another one than before.
+        """
 
     def packed(self, *, again: bool = False, whole: bool = False) -> bytes:
         """The bytes to send.
@@ -71,6 +75,7 @@ class Request(Command):
 
     def __init__(self, script: Script, count: int, first: bytes, again: bytes) -> None:
         self.before = ()
+        self.introduces = False
         self.script = script
         self._count = count
         self._first = first

@@ -218,7 +218,9 @@ class SemaphoreScripts:
     def acquire(self, owner: str, terms: Terms, seen: int, identifier: str) -> Request:
         """Take a free permit."""
         arguments = (owner, terms.ttl, terms.keep, seen, identifier)
-        return self._acquire.request(*arguments, "0", again=(*arguments, "1"))
+        request = self._acquire.request(*arguments, "0", again=(*arguments, "1"))
+        request.introduces = True
+        return request
 
     def create(self, terms: Terms, count: int | None, known: Facts | None, seen: int) -> Request:
         """Make it, or join it if `count` is None."""

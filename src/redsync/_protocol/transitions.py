@@ -56,24 +56,26 @@ class Draft:
 
     # One grant
 
-    def grant(self, token: Token, seat: Seat) -> Token | None:
-        """A token that was popped goes to its popper, if it is no left-over of lost data.
-
-        Its fence is a new one: a failover may have put the token back, and lost that it was granted
-        before. Done twice, it has the same effect once.
+    def refresh(self) -> None:
+        """Give what is free new fences, in the same order: another server may have granted it
+        already, and this one, its replica, not have heard of it.
         """
+        tokens, self._free = self._free, []
+        self.watches_free = self.watches_free or bool(tokens)
+        if tokens:
+            self._change("DEL", self._keys.free)
+        for token in tokens:
+            slot, _, fence = token.partition(":")
+            if self._records.get(int(slot)) == fence:
+                self._push(int(slot))
+        self.pushed = 0
+
+    def grant(self, token: Token, seat: Seat) -> bool:
+        """A token that was popped goes to its popper, if it is no left-over of lost data."""
         if token.slot not in self._records:
-            return None
+            return False
         known, holder, _ = _parse(self._records[token.slot])
-        if holder == seat.owner:
-            return Token(token.slot, known)
-        if holder is not None or known != token.fence:
-            return None
-        fence = self._mint()
-        self._set("fence", fence)
-        self._record(token.slot, f"{fence} {seat.owner} {seat.ttl} {self._now} {seat.identifier}")
-        self._lease(token.slot, self._now + seat.ttl)
-        return Token(token.slot, fence)
+        return known == token.fence and holder in (None, seat.owner) and self.seat(seat)
 
     def seat(self, seat: Seat) -> bool:
         """A permit that its holder believes in gets its lease, unless another claim is better."""

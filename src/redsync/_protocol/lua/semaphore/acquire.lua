@@ -1,8 +1,9 @@
 -- Take a free permit.
 --
 -- KEYS  free, held, meta
--- ARGV  owner, ttl (ms), keep (ms), seen, identifier, "1" if this request was sent before
--- Reply "slot:fence" of the grant; or, with nothing free, an array: ms until the next lease ends (-1:
+-- ARGV  owner, ttl (ms), keep (ms), seen, identifier, "1" if this request was
+--       sent before, or comes to a server that may be another one than before
+-- Reply the token "slot:fence"; or, with nothing free, an array: ms until the next lease ends (-1:
 --       none), how many tokens this call pushed, count, version, fence, grace, ttl; or nil if
 --       there is no such semaphore.
 local call = redis.call
@@ -10,31 +11,27 @@ local call = redis.call
 local function grant(token)
   local slot, fence = string.match(token, '^(%d+):(%d+)$')
   if not slot then
-    return nil -- somebody else's
+    return false -- somebody else's
   end
-  local m = call('HMGET', KEYS[3], 's' .. slot, 'keep', 'fence')
+  local m = call('HMGET', KEYS[3], 's' .. slot, 'keep')
   if m[1] ~= fence then
-    return nil -- a left-over of lost data
+    return false -- a left-over of lost data
   end
   local time = call('TIME')
-  local micros = time[1] * 1000000 + time[2]
-  local now = math.floor(micros / 1000)
-  -- A new fence: a failover may have put the token back, and lost that it was granted before.
-  fence = string.format('%.0f', math.max((tonumber(m[3]) or 0) + 1, micros, ARGV[4] + 1))
-  call('HSET', KEYS[3], 'fence', fence, 's' .. slot,
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  call('HSET', KEYS[3], 's' .. slot,
     fence .. ' ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. now .. ' ' .. ARGV[5])
   -- The first lease re-creates the key, without a time to live.
   if call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), slot) == 1 then
     call('PEXPIRE', KEYS[2], m[2])
   end
-  return slot .. ':' .. fence
+  return true
 end
 
 if ARGV[6] ~= '1' then
   local token = call('LPOP', KEYS[1])
-  local granted = token and grant(token)
-  if granted then
-    return granted
+  if token and grant(token) then
+    return token
   end
 end
 
@@ -51,18 +48,19 @@ if ARGV[6] == '1' then
     local fence, owner = string.match(fields[i + 1], '^(%d+) (%S+) ')
     if owner == ARGV[1] then
       local slot = string.sub(fields[i], 2)
-      if call('ZADD', held, 'XX', 'CH', text(now + ARGV[2]), slot) == 1 or
-          call('ZSCORE', held, slot) then
+      local ends = call('ZSCORE', held, slot)
+      if ends and tonumber(ends) > now then
+        call('ZADD', held, text(now + ARGV[2]), slot)
         return slot .. ':' .. fence
       end
     end
   end
+  refresh()
 end
 local token = call('LPOP', free)
 while token do
-  local granted = grant(token)
-  if granted then
-    return granted
+  if grant(token) then
+    return token
   end
   token = call('LPOP', free)
 end

@@ -46,6 +46,21 @@ local function push(slot, last, keep)
   pushed = pushed + 1
 end
 
+-- Give what is free new fences, in the same order: another server may have granted it already, and
+-- this one, its replica, not have heard of it.
+local function refresh()
+  local tokens = call('LRANGE', free, 0, -1)
+  call('DEL', free)
+  for _, token in ipairs(tokens) do
+    local slot, fence = string.match(token, '^(%d+):(%d+)$')
+    if slot and call('HGET', meta, 's' .. slot) == fence then
+      local m = call('HMGET', meta, 'fence', 'keep')
+      push(slot, m[1], m[2])
+    end
+  end
+  pushed = 0
+end
+
 -- Put slots into circulation until there are as many as permits.
 local function fill()
   local m = call('HMGET', meta, 'count', 'keep')
