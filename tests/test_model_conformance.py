@@ -142,9 +142,10 @@ class Semaphores:
             ttl, keep, count, version = arguments
             return [highest, UNIT * ttl, UNIT * keep, count, fence(version)]
         ttl, keep, grace, (count, version), reap, *more = arguments
-        seats, returns = (*more, (), ())[:2]
+        rest: list[Any] = [*more, *((), (), 0)[len(more) :]]
+        seats, returns, lead = rest
         packed = [highest, UNIT * ttl, UNIT * keep, UNIT * grace, count, fence(version)]
-        packed += [int(reap), len(seats)]
+        packed += [int(reap), lead, len(seats)]
         for slot, number, owner, lease in seats:
             packed += [slot, fence(number), f"o{owner}", UNIT * lease, 0, "some one"]
         for slot, number, owner in returns:
@@ -299,7 +300,8 @@ class Course:
             returns += [(ANY, 0, each[2]) for each in self.grants if dice.random() < 0.1]
             reap = dice.random() < 0.7
             known = self.known
-            answer = self.call("tend", 2, 9, 1, known, reap, tuple(seats), tuple(returns))
+            rest = (tuple(seats), tuple(returns), dice.choice((0, 0, 0, 5)))
+            answer = self.call("tend", 2, 9, 1, known, reap, *rest)
             self.note(answer.facts)
 
     def resize(self) -> None:

@@ -188,7 +188,9 @@ class Processes:
         s = self.setting
         again = client.phase == ASKS_AGAIN
         owner = client.owner or _new_owner(world)
-        for server, reply in self._run(world, "acquire", (owner, s.ttl, _KEEP, again), client.seen):
+        # Whoever comes to another master has what is free there refreshed first.
+        fresh = again or self._moved(world)
+        for server, reply in self._run(world, "acquire", (owner, s.ttl, _KEEP, fresh), client.seen):
             if reply is None or len(reply) != 2:
                 waits = self._told(self._waiting(client), server)
                 yield f"c{number} asks, nothing is free", _with(world, number, waits, server), ""
@@ -199,7 +201,9 @@ class Processes:
             heard = self._told(self._holding(client, owner, slot, fence, s.ttl), server)
             yield what, self._noted(_with(world, number, heard, server), fence), wrong
             unheard = client._replace(phase=ASKS_AGAIN, owner=owner)
-            after = self._noted(_with(world, number, unheard, server), fence)
+            after = _with(world, number, unheard, server)
+            if not s.losses:  # else a fence may come again that nobody has heard of
+                after = self._noted(after, fence)
             yield f"{what}, but does not hear it", after, ""
         if client.phase == IDLE:
             what = f"c{number} asks, and gives up"
@@ -217,6 +221,13 @@ class Processes:
             return
         (slot, fence), *rest = world.server.free
         server = world.server._replace(free=tuple(rest))
+        if self._moved(world):
+            # From before, perhaps: the connection that waits is a new one, too.
+            popped = world._replace(server=server)
+            arguments = (slot, fence, client.owner or _new_owner(world))
+            for server, _ in self._run(popped, "release", arguments, client.seen):
+                yield f"c{number} gives {slot}:{fence} back", world._replace(server=server), ""
+            return
         record = world.server.records[slot]
         valid = record is not None and record.fence == fence and not record.owner
         wrong = self._granted(world, server, fence) if valid else ""
@@ -226,6 +237,10 @@ class Processes:
             holding = holding._replace(sure=0)
         after = self._noted(_with(world, number, holding, server), fence)
         yield f"c{number} waits, and pops {slot}:{fence}", after, wrong
+
+    def _moved(self, world: World) -> bool:
+        """Whether there is another master than in the beginning."""
+        return world.budget[_FAILOVERS] < self.setting.failovers
 
     @property
     def popped_for(self) -> int:
@@ -337,8 +352,13 @@ class Processes:
         if world.budget[_FAILOVERS] and world.copy is None:
             yield "the replica falls behind", world._replace(copy=server), ""
         elif world.budget[_FAILOVERS] and world.copy is not None:
+            # A request is over within a lease, and so before the lease of what it was granted.
+            clients = tuple(
+                each if each.phase == HOLDS else each._replace(phase=IDLE, owner=0)
+                for each in _unsure(world.clients)
+            )
             after = _spend(world, _FAILOVERS)._replace(
-                server=world.copy, clients=_unsure(world.clients), under_way=(), copy=None
+                server=world.copy, clients=clients, under_way=(), copy=None
             )
             yield "failover to the replica", after, ""
 

@@ -130,6 +130,7 @@ class Script:
             found = self.granted_before(owner, ttl)
             if found is not None:
                 return found
+            self.refresh()
         while self.free:
             token = self.free.pop(0)
             if self.grant(token, owner, ttl):
@@ -166,14 +167,17 @@ class Script:
         reap: bool,
         seats: Sequence[Seat] = (),
         returns: Sequence[Return] = (),
+        lead: int = 0,
     ) -> Tended:
-        """Renew leases, give back, and reap."""
+        """Renew leases, give back, and reap; a lead raises the fences above the clock."""
         count, version = known
         if self.meta is None:
             self.recreate(count, version, grace, ttl, keep)
         elif version > self.meta.version:
             self.set_count(count, version)
         self.keep_alive(ttl, keep)
+        if lead:
+            self.fix(fence=self.mint(max(self.fixed.fence, self.micros + lead)))
         seated = tuple(self.seat(*seat) for seat in seats)
         for slot, fence, owner in returns:
             if slot == ANY:
@@ -238,6 +242,15 @@ class Script:
                 self.held[slot] = self.now + ttl
                 return slot, record.fence
         return None
+
+    def refresh(self) -> None:
+        """Give what is free new fences, in the same order."""
+        tokens, self.free = self.free, []
+        for slot, fence in tokens:
+            record = self.records[slot]
+            if record is not None and not record.owner and record.fence == fence:
+                self.push(slot)
+        self.pushed = 0
 
     def mint(self, last: int) -> int:
         """A fence above all that anybody knows."""
@@ -398,8 +411,6 @@ class Script:
         if fence == record.fence and not self.names(slot, fence, owner):
             return False
         if fence > record.fence:
-            if record.owner and self.now >= self.fixed.recovery:
-                return False
             self.fix(fence=max(fence, self.fixed.fence))
         if self.held[slot] is None:
             self.unlist((slot, record.fence))

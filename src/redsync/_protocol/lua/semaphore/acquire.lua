@@ -48,9 +48,8 @@ if ARGV[6] == '1' then
     local fence, owner = string.match(fields[i + 1], '^(%d+) (%S+) ')
     if owner == ARGV[1] then
       local slot = string.sub(fields[i], 2)
-      local ends = call('ZSCORE', held, slot)
-      if ends and tonumber(ends) > now then
-        call('ZADD', held, text(now + ARGV[2]), slot)
+      if call('ZADD', held, 'XX', 'CH', text(now + ARGV[2]), slot) == 1 or
+          call('ZSCORE', held, slot) then
         return slot .. ':' .. fence
       end
     end
