@@ -46,6 +46,7 @@ class Backend:
         self.seen: list[int] = []
         self.returns: list[list[Return]] = []
         self.terms: list[Terms] = []
+        self.leads: list[int] = []
 
     async def acquire(self, owner: str, terms: Terms, seen: int, *_: Any) -> Any:
         self.seen.append(seen)
@@ -63,9 +64,11 @@ class Backend:
         seats: Sequence[Seat],
         returns: Sequence[Return],
         seen: int,
+        lead: int,
         deadline: float,
     ) -> Tended:
         self.terms.append(terms)
+        self.leads.append(lead)
         self.returns.append(list(returns))
         if self.error is not None:
             raise self.error
@@ -113,7 +116,8 @@ class Scene:
         self.instance = Instance()
         self.calls = 0
         keys = SemaphoreKeys.of("p", "x")
-        way: Any = Way()
+        self.way = Way()
+        way: Any = self.way
         backend: Any = self.backend
         self.pool = Pool("x", way, backend, keys, self.call)
         self.pool.join(self.instance)
