@@ -335,3 +335,73 @@ async def test_a_permit_that_is_dropped_by_a_closed_instance_is_not_renewed() ->
     grant = await scene.acquire()
     scene.pool.leave_alone([grant])
     assert grant.held and not scene.pool._held()
+
+
+def queued(scene: Scene, owner: str) -> PermitWaiter:
+    """Somebody in line, for whom no connection is opened."""
+    waiter = PermitWaiter(owner, scene.instance)
+    scene.pool._queue._waiting[owner] = waiter
+    return waiter
+
+
+async def test_a_token_from_before_the_connection_is_exchanged_once_for_each_slot() -> None:
+    scene = Scene()
+    for opened in (100, 200):
+        queue, waiter = scene.pool._queue, queued(scene, f"me:{opened}")
+        queue.opened = opened
+        scene.pool.deliver([b"1:%d" % (opened - 1)], monotonic())
+        assert len(queue) == 1 and len(scene.pool._returns) == 1
+        [handback] = scene.pool._returns
+        assert handback[:2] == (1, opened - 1)
+        scene.pool.deliver([b"1:%d" % (opened - 2)], monotonic())
+        assert not queue and waiter.result().token == Token(1, opened - 2)
+        await scene.pool.tend()
+
+
+async def test_a_token_that_was_pushed_since_is_handed_out() -> None:
+    scene = Scene()
+    waiter = queued(scene, "me:9")
+    scene.pool._queue.opened = 100
+    scene.pool.deliver([b"1:100"], monotonic())
+    assert waiter.result().token == Token(1, 100)
+
+
+async def test_fences_take_the_lead_once_after_each_move_to_another_server() -> None:
+    scene = Scene()
+    await scene.pool.tend()
+    for move in (1, 2):
+        scene.way.moves = move
+        assert scene.pool.due() == 0.0
+        scene.backend.error = exceptions.ConnectionError("away")
+        await scene.pool.tend()
+        scene.backend.error = None
+        await scene.pool.tend()
+        await scene.pool.tend()
+    assert scene.backend.leads == [0, *[60_000_000, 60_000_000, 0] * 2]
+
+
+async def test_what_was_released_of_late_is_given_back_to_the_next_server_too() -> None:
+    scene = Scene()
+    late, old = await scene.acquire("me:1"), await scene.acquire("me:2")
+    await scene.pool.release(old)
+    await scene.pool.release(late)
+    [of_old, of_late] = scene.pool._settled
+    scene.pool._settled[0] = of_old[0], of_old[1] - 2.1  # longer ago than a lease
+    scene.way.moves = 1
+    await scene.pool.tend()
+    await scene.pool.tend()
+    assert scene.backend.returns == [[late.handback()], []]
+    assert [each for each, _ in scene.pool._settled] == [of_late[0]]
+
+
+async def test_what_somebody_else_wrote_is_told_once_until_it_is_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+    garbage = exceptions.ResponseError("WRONGTYPE Operation against a key")
+    for error in (garbage, garbage, None, garbage):
+        scene.backend.error = error
+        await scene.pool.tend()
+        assert monotonic() < scene.pool.due()
+    told = [each for each in caplog.records if each.name == "redsync"]
+    assert len(told) == 2 and "did not write" in told[0].getMessage()

@@ -1,0 +1,100 @@
+"""Where commands go, and who follows when they go elsewhere, with connections that lead nowhere."""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import Any
+from weakref import ref
+
+import pytest
+
+from redsync._async.link import Hub, Link
+from redsync._protocol.scripts import Command
+
+HERE, THERE = ("here", 1), ("there", 2)
+
+
+class End:
+    """A connection, as far as its address tells; or the node that it is to."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.failure: str | None = None
+
+    def close(self, why: object = "closed") -> None:
+        self.failure = str(why)
+
+    async def call(self, packed: bytes, timeout: float) -> bytes:
+        return b"an answer"
+
+
+class Scene:
+    """A hub of a client that knows no server, and a link of it that has been here."""
+
+    def __init__(self) -> None:
+        self.moved = 0
+        client: Any = object()
+        self.hub: Any = Hub(client, self.move)
+        self.link: Any = Link(self.hub, b"key")
+        self.wire, self.line = End(HERE), End(HERE)
+        self.link._wire = self.hub._wires[HERE] = self.wire
+        self.hub._lines.add(self.line)
+        self.link._line = ref(self.line)
+        self.link._take_note(self.wire)
+
+    def move(self) -> None:
+        self.moved += 1
+
+    def guess(self) -> None:
+        """The node here does not answer, and another one is asked."""
+        self.link._guess = self.link._node = End(THERE)
+        self.link._wire = End(THERE)
+
+
+async def test_what_leads_elsewhere_than_to_the_master_is_cut() -> None:
+    scene = Scene()
+    scene.hub.keep_to(HERE)
+    assert (scene.wire.failure, scene.line.failure) == (None, None)
+    scene.hub.keep_to(THERE)
+    assert scene.wire.failure and scene.line.failure
+
+
+async def test_each_other_master_counts_as_a_move() -> None:
+    scene = Scene()
+    for master, moves in ((HERE, 0), (HERE, 0), (THERE, 1), (THERE, 1), (HERE, 2)):
+        scene.hub.keep_to(master)
+        assert (scene.link.moves, scene.moved) == (moves, moves)
+
+
+async def test_whoever_waits_follows_where_commands_go() -> None:
+    scene = Scene()
+    scene.link._take_note(scene.wire)
+    assert (scene.link.moves, scene.moved) == (0, 0)
+    scene.link._take_note(End(HERE))  # perhaps it was started again
+    assert (scene.link.moves, scene.moved, scene.line.failure) == (1, 1, None)
+    scene.link._take_note(End(THERE))
+    assert (scene.link.moves, scene.moved) == (2, 2)
+    assert scene.line.failure
+
+
+@pytest.mark.parametrize("way", ["a command", "a connection"])
+async def test_a_node_that_was_guessed_is_the_right_one_once_it_answers(way: str) -> None:
+    scene = Scene()
+    scene.guess()
+    if way == "a command":
+        wire, scene.link._wire = scene.link._wire, None
+        scene.hub._wires[THERE] = wire
+        await scene.link.run(Command(b"PING"), monotonic() + 5)
+    else:
+        await scene.link.connected(monotonic() + 5)
+    assert (scene.link.place, scene.link.moves) == (THERE, 1)
+    assert scene.line.failure
+
+
+async def test_a_node_that_is_guessed_is_no_move_before_it_answers() -> None:
+    scene = Scene()
+    scene.guess()
+    wire, scene.link._wire = scene.link._wire, None
+    scene.hub._wires[THERE] = wire
+    assert await scene.link.connected(monotonic() + 5) is wire
+    assert (scene.link.place, scene.link.moves, scene.line.failure) == (None, 0, None)
