@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from time import monotonic
+from time import monotonic, time
 from typing import Annotated, Any
 
 import pytest
@@ -151,6 +151,30 @@ async def test_a_new_arming_has_all_its_attempts(make_timers: MakeTimers) -> Non
     while not await is_empty(timers):
         await timers.handle_ready_timers()
     assert [run.attempt for run in attempts.runs] == [1, 1, 2, 3]
+
+
+async def test_a_call_runs_what_is_due_again_at_once_after_all_others_and_not_again(
+    make_timers: MakeTimers,
+) -> None:
+    attempts = Attempts(9, ValueError(), max_attempts=3, backoff=Backoff(0))
+    timers = make_timers(attempts.router, concurrency=1)
+    for number in range(3):
+        await timers.set_timer("attempts", str(number), None, NOW)
+    assert await spawn(timers.handle_ready_timers).result(5) == 3
+    assert sorted(run.timer_id for run in attempts.runs) == ["0", "1", "2"]
+    assert await spawn(timers.handle_ready_timers).result(5) == 3  # it has given them back
+
+
+async def test_a_call_goes_past_what_redis_timers_has_put_off(
+    make_timers: MakeTimers, client: Redis
+) -> None:
+    record = Record()
+    timers = make_timers(record.router, concurrency=1)
+    await timers.set_timer("notes", "later", 1, NOW)
+    await timers.set_timer("notes", "now", 2, NOW)
+    await client.zadd(timers._scripts.keys.timeline, {"notes--later": time() + 3600})
+    assert await timers.handle_ready_timers() == 1
+    assert record.payloads == [2]
 
 
 # Payloads
