@@ -28,6 +28,11 @@ class End:
         return b"an answer"
 
 
+def end(address: tuple[str, int]) -> Any:
+    """It stands for what it is not."""
+    return End(address)
+
+
 class Scene:
     """A hub of a client that knows no server, and a link of it that has been here."""
 
@@ -36,7 +41,7 @@ class Scene:
         client: Any = object()
         self.hub: Any = Hub(client, self.move)
         self.link: Any = Link(self.hub, b"key")
-        self.wire, self.line = End(HERE), End(HERE)
+        self.wire, self.line = end(HERE), end(HERE)
         self.link._wire = self.hub._wires[HERE] = self.wire
         self.hub._lines.add(self.line)
         self.link._line = ref(self.line)
@@ -47,8 +52,8 @@ class Scene:
 
     def guess(self) -> None:
         """The node here does not answer, and another one is asked."""
-        self.link._guess = self.link._node = End(THERE)
-        self.link._wire = End(THERE)
+        self.link._guess = self.link._node = end(THERE)
+        self.link._wire = end(THERE)
 
 
 async def test_what_leads_elsewhere_than_to_the_master_is_cut() -> None:
@@ -70,9 +75,9 @@ async def test_whoever_waits_follows_where_commands_go() -> None:
     scene = Scene()
     scene.link._take_note(scene.wire)
     assert (scene.link.moves, scene.moved) == (0, 0)
-    scene.link._take_note(End(HERE))  # perhaps it was started again
+    scene.link._take_note(end(HERE))  # perhaps it was started again
     assert (scene.link.moves, scene.moved, scene.line.failure) == (1, 1, None)
-    scene.link._take_note(End(THERE))
+    scene.link._take_note(end(THERE))
     assert (scene.link.moves, scene.moved) == (2, 2)
     assert scene.line.failure
 
