@@ -369,6 +369,7 @@ async def test_all_whose_connection_breaks_go_on_at_once(proxy: FaultProxy) -> N
         await event.close()
 
 
+@pytest.mark.punctual
 async def test_who_runs_out_of_time_leaves_the_connection_to_others(proxy: FaultProxy) -> None:
     async with connect(proxy) as far:
         event = RedisEvent(far, "e")
