@@ -533,6 +533,43 @@ def test_after_a_rewind_the_later_grant_has_the_slot(both: Both) -> None:
     assert contents(both).records[0].startswith(f"{later.token.fence} {later.owner} ")
 
 
+def test_whoever_comes_from_another_server_has_fences_rise_above_the_clock_and_the_last_one(
+    both: Both,
+) -> None:
+    both.create(1)
+    grant = take(both)
+    both.seat([], lead=5 * SECOND)
+    assert contents(both).meta["fence"] == str(both.micros + 5 * SECOND + 1)
+    both.seat([], lead=SECOND)  # it never falls
+    assert contents(both).meta["fence"] == str(both.micros + 5 * SECOND + 2)
+    both.give_back(grant.handback())
+    assert fences(both)[0] > both.micros + 5 * SECOND
+
+
+def test_whoever_comes_to_another_server_has_what_is_free_refreshed(both: Both) -> None:
+    both.create(3)
+    both.save()
+    lost = take(both)
+    both.seen = 0
+    both.rewind()
+    later = both.acquire(1000, moved=True)
+    assert later is not None and later.token.slot == lost.token.slot
+    tokens = [Token.parse(each.encode()) for each in contents(both).free]
+    assert [each.slot for each in tokens] == [1, 2]
+    fences = [lost.token.fence, later.token.fence, *(each.fence for each in tokens)]
+    assert fences == sorted(set(fences)), "a refresh keeps the order"
+
+
+def test_a_refresh_makes_no_token_of_a_left_over(both: Both) -> None:
+    both.create(2)
+    for which in (both.lua, both.drafts):
+        both.redis.lpush(which.free, "1:5")
+    both.damaged = True
+    first, second = both.acquire(1000, moved=True), both.acquire(1000)
+    assert first is not None and second is not None
+    assert both.acquire(1000) is None and free(both) == []
+
+
 def test_a_resize_that_a_failover_has_lost_is_made_again(both: Both) -> None:
     both.create(1)
     both.save()
