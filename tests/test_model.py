@@ -12,6 +12,8 @@ from redsync._protocol.model.processes import Processes
 from redsync._protocol.model.semaphore import Meta, Record, Script
 from redsync._protocol.model.workers import Workers
 
+pytestmark = pytest.mark.faults
+
 # Whatever is void is only so if nothing is wrong with the scripts.
 LATE: Final = processes.Setting(clients=2, slots=1, count=1, under_way=1, void=True)
 

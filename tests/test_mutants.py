@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from mutants import ROOT, ListError, Mutation, Verdict, check, judge_all, load, summary, table
 
+pytestmark = pytest.mark.faults
+
 MUTATION = Mutation(
     file="_backoff.py",
     old="growth = float(self.factor) ** (failures - 1)",

@@ -25,6 +25,8 @@ from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
 from .support.properties import NAMES, PICKS, failing, limit, own, picked, run, within
 from .support.worlds import Actor, Call, World
 
+pytestmark = pytest.mark.faults
+
 GRACE: Final = 2000
 """Milliseconds for which a signal is kept for whoever popped it."""
 

@@ -178,7 +178,7 @@ def test_a_turn_is_read_by_lengths() -> None:
     assert (turn.now, turn.wait, turn.unindexed) == (99, None, 5)
     assert [each[:6] for each in turn.claimed] == [
         ("u", b"u--x", 17, 5, 1, b"[1]"),
-        ("t", b"t--y", 18, 6, 1, None),
+        ("t", b"t--y", 18, 6, 2, None),
         ("t", b"t--z", 19, 7, 3, b""),
     ]
     assert [each.held for each in turn.claimed] == [False, True, False]

@@ -68,7 +68,7 @@ async def comes_to_rest(admin: Any, before: object, tasks: int, made: Watched) -
         return (measure(admin), background(), alive) == (before, tasks, [])
 
     try:
-        await eventually(at_rest, timeout=10)
+        await eventually(at_rest, timeout=25)  # whoever waits no more lingers for 10 s
     except AssertionError:
         alive = [each() for each in made if each() is not None]
         now = measure(admin), background(), alive

@@ -9,9 +9,7 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from redis.sentinel import MasterNotFoundError
 
-from redsync._async import session
 from redsync._protocol.semaphore import Return
 from redsync.aio import RedisSemaphore, RedisSemaphoreTimeoutError, SemaphoreInitStrategy
 from redsync.cli.server import Server
@@ -258,32 +256,6 @@ async def test_waiting_again_and_again_needs_no_new_connection(
         await far.close()
         await eventually(lambda: proxy.connections == 0)
         await disconnect(connected)
-
-
-async def test_a_wait_goes_on_while_no_sentinel_can_be_asked(
-    make: Make, server: Server, other: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "_LOOK", 0.1)
-    kind: Any = type(other.connection_pool)
-    asked: list[bool] = []
-
-    class Abandoned(kind):  # type: ignore[misc]
-        async def get_master_address(self) -> None:
-            asked.append(True)
-            raise MasterNotFoundError("no sentinel answers")
-
-    connected = Redis(connection_pool=Abandoned.from_url(server.url))
-    far, near = make(connected, count=1), make(other, count=1)
-    permit = await near.acquire(5)
-    waiting = spawn(lambda: far.acquire(10))
-    await eventually(lambda: len(asked) == 1)
-    connections = (await other.info("stats"))["total_connections_received"]
-    await eventually(lambda: len(asked) > 3)
-    assert (await other.info("stats"))["total_connections_received"] == connections
-    await permit.release()
-    await (await waiting.result(2)).release()
-    await far.close()
-    await disconnect(connected)
 
 
 async def test_a_claim_does_not_ask_for_what_is_on_its_way_elsewhere(make: Make) -> None:
