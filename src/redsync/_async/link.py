@@ -14,7 +14,7 @@ from .._backoff import Backoff, Pauses
 from .._protocol.resp import Reply, pack
 from .._protocol.scripts import Command
 from .._protocol.trouble import advised, demoted, passes
-from .._runtime.aio import Client, Line, Lock, Network, Node, Wire, sleep
+from .._runtime.aio import Client, Line, Lock, Mutex, Network, Node, Wire, sleep
 
 PATIENCE: Final = 5.0
 """Seconds for which a command is tried at most: over reconnects, failovers, servers that load."""
@@ -51,6 +51,7 @@ class Hub:
         self._failures: dict[Address, tuple[Pauses, float]] = {}
         """Where connecting failed the last time, and when to try again."""
         self._lines: WeakSet[Line] = WeakSet()
+        self._mutex = Mutex()
         self._master: object = None
         self.replacements = 0
         """How often Sentinel has named another master than before."""
@@ -88,7 +89,8 @@ class Hub:
     async def line(self, node: Node, timeout: float) -> Line:
         """A connection to a node for one user."""
         line = await node.open(Line, timeout)
-        self._lines.add(line)
+        with self._mutex:
+            self._lines.add(line)
         self._arrive(line)
         return line
 
@@ -104,7 +106,9 @@ class Hub:
 
     def keep_to(self, master: object) -> None:
         """Cut what leads to another server than the master."""
-        for each in (*self._wires.values(), *self._lines):
+        with self._mutex:
+            lines = list(self._lines)
+        for each in (*list(self._wires.values()), *lines):
             if each.address != master:
                 each.close("there is a new master")
         before, self._master = self._master, master
