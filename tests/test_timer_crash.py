@@ -115,6 +115,9 @@ EITHER = pytest.mark.parametrize("what", ["request", "reply"])
 @EITHER
 def test_killed_while_it_claims(play: Callable[..., None], what: str) -> None:
     def scene(scene: Scene) -> None:
+        # A worker looks once per lease without a reason: it has just done so.
+        looks = scene.proxy.sent(TURN)
+        eventually(lambda: scene.proxy.sent(TURN) > looks)
         fault = scene.hold(what, TURN)
         scene.armed = now()
         scene.heir.set_timer("1")
