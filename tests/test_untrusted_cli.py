@@ -144,7 +144,7 @@ def test_a_program_whose_server_refuses_the_password_logs_none(
         (tmp_path / f"of_{world}.py").write_text(
             f"import os, {kind}, redsync.{world}\n"
             "router = redsync.Router()\n"
-            "router.handler(topic='t')(print)\n"
+            "router.handler(topic='t')(lambda payload: None)\n"
             f"client = {kind}.Redis.from_url(os.environ['URL'])\n"
             f"timers = redsync.{world}.Timers(redis_client=client, routers=[router])\n"
         )

@@ -5,6 +5,8 @@ Two clients of one process are as two processes to each other.
 
 from __future__ import annotations
 
+import gc
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -25,6 +27,16 @@ from .helpers import in_line
 from .states import key
 
 pytestmark = pytest.mark.faults
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What redis-py leaves open at sentinels that hang is no other test's business."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
 
 TTL = 5
 """The lease in these tests, in seconds: the first renewal comes 1.3 s after the grant."""

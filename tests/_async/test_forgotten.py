@@ -49,7 +49,7 @@ async def use_event(client: Redis) -> None:
 
 async def use_timers(client: Redis) -> None:
     router = Router()
-    router.handler(topic="t")(print)
+    router.handler(topic="t")(lambda payload: None)
     timers = Timers(redis_client=client, routers=[router])
     await timers.set_timer("t", "1", None, timedelta(hours=1))
     await timers.remove_timer("t", "1")

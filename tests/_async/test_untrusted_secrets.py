@@ -46,7 +46,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def use(client: Any, ear: Ear) -> None:
     """Use a client for everything, and note all that is told."""
     router = Router()
-    router.handler(topic="t")(print)
+    router.handler(topic="t")(lambda payload: None)
     semaphore = RedisSemaphore(client, "x", count=1)
     event = RedisEvent(client, "x")
     timers = Timers(redis_client=client, timeline_key="{x}", routers=[router])
@@ -118,7 +118,7 @@ async def test_what_comes_to_light_later_is_logged_without_secrets(
     await admin.execute_command("ACL", "SETUSER", USER, *permitted)
     client = Redis.from_url(url_with("redis", f"127.0.0.1:{server.port}"))
     router = Router()
-    router.handler(topic="t")(print)
+    router.handler(topic="t")(lambda payload: None)
     with listening() as ear:
         semaphore = RedisSemaphore(client, "x", count=1, permit_ttl=2)
         event, timers = RedisEvent(client, "x"), Timers(redis_client=client, routers=[router])
