@@ -155,7 +155,8 @@ def ask(server: Server, *commands: tuple[Argument, ...]) -> list[Reply]:
         parser, replies = Parser(), list[Reply]()
         while len(replies) < len(commands):
             data = connection.recv(65536)
-            assert data, f"the server has hung up: {commands}"
+            if not data:
+                raise ConnectionError(f"the server has hung up: {commands}")
             replies += parser.feed(data)
     if isinstance(replies[-1], RedisError):
         raise replies[-1]
