@@ -33,6 +33,37 @@ def test_whoever_comes_while_somebody_looks_waits_for_the_same_answer() -> None:
     assert errand.result(10) == "there"
 
 
+async def test_so_does_a_task() -> None:
+    gate, looks = asyncio.Event(), list[int]()
+
+    async def look() -> str:
+        looks.append(1)
+        await gate.wait()
+        return "there"
+
+    errand = of_tasks._Errand(look)
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            await errand.result(0.01)
+    assert looks == [1], "one that hangs is not asked again and again"
+    gate.set()
+    assert await errand.result(10) == "there"
+    assert await errand.result(10) == "there"
+    assert looks == [1, 1]
+
+
+def test_an_interrupt_leaves_nothing_that_others_wait_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    errand = of_threads._Errand(lambda: "there")
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        errand.result(10)
+    assert errand.result(10) == "there"
+
+
 def test_whoever_comes_after_that_has_an_answer_of_its_own() -> None:
     answers = ["here", "there"]
     errand = of_threads._Errand(partial(answers.pop, 0))
@@ -85,7 +116,7 @@ def _ask(world: str, *asked: Asked) -> list[tuple[str, int]]:
         looking._errands = [of_threads._Errand(each.tell) for each in asked]
         return [looking.master(5), looking.master(5)]
     sentinels: Any = object.__new__(of_tasks.Sentinels)
-    sentinels._service, sentinels._managers = "it", list(asked)
+    sentinels._errands = [of_tasks._Errand(partial(each.discover_master, "it")) for each in asked]
 
     async def ask() -> list[tuple[str, int]]:
         return [await sentinels.master(5), await sentinels.master(5)]

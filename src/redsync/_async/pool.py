@@ -107,7 +107,7 @@ class Pool(Station[PermitWaiter]):
         self._seen = 0
         self._terms = Terms(30_000, 300_000)
         self._renewal = 0.0
-        self._moves = 0
+        self._moves = link.moves
         """How many moves to other servers the fences account for."""
         self._expiry: float | None = None
         """When the next lease of anybody ends."""

@@ -51,9 +51,10 @@ class Station(Generic[P]):
         self._wake_watchdog = wake_watchdog
         self._urgent = False
         self._unblocking = False
-        self._followed = 0
+        self._followed = link.moves
         """How many moves to other servers have been a reason to tend."""
         self._told = ""
+        """What was said last of keys that hold something else."""
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")

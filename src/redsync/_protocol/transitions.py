@@ -65,9 +65,9 @@ class Draft:
         if tokens:
             self._change("DEL", self._keys.free)
         for token in tokens:
-            slot, _, fence = token.partition(":")
-            if self._records.get(int(slot)) == fence:
-                self._push(int(slot))
+            slot = _slot_of(token)
+            if token == f"{slot}:{self._records.get(slot)}":
+                self._push(slot)
         self.pushed = 0
 
     def grant(self, token: Token, seat: Seat) -> bool:

@@ -8,8 +8,8 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.client import Pipeline
@@ -201,30 +201,52 @@ class Wire(_Stream):
         self._waiting.clear()
 
 
+class _Errand(Generic[T]):
+    """A call of redis-py that knows no deadline, in a task of its own.
+
+    If it takes too long it goes on by itself, as its state is the user's client's too, and whoever
+    comes next waits for the same one.
+    """
+
+    def __init__(self, call: Callable[[], Awaitable[T]]) -> None:
+        self._call = call
+        self._task: asyncio.Future[T] | None = None
+
+    async def result(self, timeout: float) -> T:
+        """What it comes to, if that is in time."""
+        task = self._task
+        if task is None or task.done():
+            task = self._task = asyncio.ensure_future(self._call())
+            task.add_done_callback(_forget)
+        await within(task, max(0.0, timeout))
+        if not task.done():
+            raise TimeoutError("nobody has told in time where the server is")
+        return task.result()
+
+
 class Sentinels:
     """Those who know where the master is."""
 
     def __init__(self, pool: Any) -> None:
-        self._service: str = pool.service_name
-        self._managers = one_by_one(pool.sentinel_manager)
+        managers = one_by_one(pool.sentinel_manager)
+        self._errands: list[_Errand[tuple[str, int]]] = [
+            _Errand(functools.partial(each.discover_master, pool.service_name)) for each in managers
+        ]
 
     async def master(self, timeout: float) -> tuple[str, int]:
         """Where it is, according to the one that answered last time, or else to the next one."""
         end = time.monotonic() + timeout
         trouble: Exception = TimeoutError("no sentinel has told in time where the master is")
-        for each in list(self._managers):
-            left = end - time.monotonic()
+        for each in list(self._errands):
             try:
-                host, port = await _in_time(
-                    each.discover_master(self._service), min(SENTINEL, left)
-                )
+                host, port = await each.result(min(SENTINEL, end - time.monotonic()))
             except MasterNotFoundError as error:
                 trouble = without_clients(error)
                 continue
             except (RedisError, OSError) as error:
                 trouble = error
                 continue
-            self._managers.sort(key=lambda manager: manager is not each)
+            self._errands = [each, *(other for other in self._errands if other is not each)]
             return host, int(port)
         raise trouble
 
@@ -270,19 +292,6 @@ class Node:
         return kind(connection)
 
 
-async def _in_time(call: Awaitable[T], timeout: float) -> T:
-    """Have redis-py look for a node, which it does without a deadline.
-
-    If it takes too long it goes on by itself: its state is the user's client's too.
-    """
-    task = asyncio.ensure_future(call)
-    await within(task, max(0.0, timeout))
-    if not task.done():
-        task.add_done_callback(_forget)
-        raise TimeoutError("nobody has told in time where the server is")
-    return task.result()
-
-
 def _forget(task: asyncio.Future[Any]) -> None:
     if not task.cancelled():
         task.exception()
@@ -310,6 +319,8 @@ class Network:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
         pool: Any = getattr(client, "connection_pool", None)
         self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
+        self._start = _Errand(self._initialize)
+        self._map = _Errand(self._look)
 
     @property
     def clustered(self) -> bool:
@@ -328,7 +339,7 @@ class Network:
             pool = client.connection_pool
             return Node(None, pool.connection_class, pool.connection_kwargs, self._sentinels)
         try:
-            await _in_time(client.initialize(), timeout)
+            await self._start.result(timeout)
             node = client.nodes_manager.get_node_from_slot(slot_of(key))
         except RedisClusterException as error:
             raise ConnectionError(str(error)) from error
@@ -362,6 +373,14 @@ class Network:
         """Ask the cluster again who has what."""
         if isinstance(self._client, RedisCluster):
             try:
-                await _in_time(self._client.nodes_manager.initialize(), timeout)
+                await self._map.result(timeout)
             except RedisClusterException as error:  # not a RedisError
                 raise ConnectionError(str(error)) from error
+
+    async def _initialize(self) -> None:
+        assert isinstance(self._client, RedisCluster)
+        await self._client.initialize()
+
+    async def _look(self) -> None:
+        assert isinstance(self._client, RedisCluster)
+        await self._client.nodes_manager.initialize()

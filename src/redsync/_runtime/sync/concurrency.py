@@ -118,7 +118,7 @@ class Flag:
 
 
 class Promise(Generic[T]):
-    """One value that one thread waits for."""
+    """One value that threads wait for."""
 
     __slots__ = ("_error", "_gate", "_value")
 

@@ -24,7 +24,7 @@ from ..._arguments import refused_client
 from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
 from ..options import SENTINEL, STALLED, line_options, one_by_one, without_clients
-from .concurrency import Lock, Promise
+from .concurrency import Lock, Mutex, Promise
 from .forking import unforked
 
 S = TypeVar("S", bound="_Stream")
@@ -273,18 +273,20 @@ class _Errand(Generic[T]):
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
-        self._mutex = threading.Lock()
+        self._mutex = Mutex()
         self._promise: Promise[T] | None = None
 
     def result(self, timeout: float) -> T:
         """What it comes to, if that is in time."""
         with self._mutex:
             promise = self._promise
-            if promise is None:
-                promise = self._promise = Promise()
+            if promise is None or promise.wait(0):
+                promise = Promise()
                 work = threading.Thread(target=self._run, args=(promise,), daemon=True)
                 work.name = "redsync-looking"
                 work.start()
+                # Only now: an interrupt before leaves nothing that others would wait for in vain.
+                self._promise = promise
         if not promise.wait(max(0.0, timeout)):
             raise TimeoutError("nobody has told in time where the server is")
         return promise.result()
@@ -294,10 +296,8 @@ class _Errand(Generic[T]):
             with unforked():
                 value = self._call()
         except BaseException as error:
-            self._promise = None
             promise.fail(error)
         else:
-            self._promise = None
             promise.resolve(value)
 
 

@@ -1,8 +1,8 @@
 -- Take a free permit.
 --
 -- KEYS  free, held, meta
--- ARGV  owner, ttl (ms), keep (ms), seen, identifier, "1" if this request was
---       sent before, or comes to a server that may be another one than before
+-- ARGV  owner, ttl (ms), keep (ms), seen, identifier, "1" if this request was sent before, or comes
+--       to a server that may be another one than before
 -- Reply the token "slot:fence"; or, with nothing free, an array: ms until the next lease ends (-1:
 --       none), how many tokens this call pushed, count, version, fence, grace, ttl; or nil if
 --       there is no such semaphore.
