@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 from weakref import ref
@@ -9,7 +10,10 @@ from weakref import ref
 import pytest
 
 from redsync._async.link import Hub, Link
+from redsync._async.optimistic import Optimistic
+from redsync._protocol.keys import SemaphoreKeys
 from redsync._protocol.scripts import Command
+from redsync._protocol.semaphore import Seat
 
 HERE, THERE = ("here", 1), ("there", 2)
 
@@ -26,6 +30,9 @@ class End:
 
     async def call(self, packed: bytes, timeout: float) -> bytes:
         return b"an answer"
+
+    async def exchange(self, commands: Sequence[bytes], timeout: float) -> list[Any]:
+        return [[b"1", b"0"]] if len(commands) == 1 else [0, [None], []]  # the time; no leases
 
 
 def end(address: tuple[str, int]) -> Any:
@@ -82,16 +89,17 @@ async def test_whoever_waits_follows_where_commands_go() -> None:
     assert scene.line.failure
 
 
-@pytest.mark.parametrize("way", ["a command", "a connection"])
+@pytest.mark.parametrize("way", ["a command", "a transaction"])
 async def test_a_node_that_was_guessed_is_the_right_one_once_it_answers(way: str) -> None:
     scene = Scene()
     scene.guess()
+    wire, scene.link._wire = scene.link._wire, None
+    scene.hub._wires[THERE] = wire
     if way == "a command":
-        wire, scene.link._wire = scene.link._wire, None
-        scene.hub._wires[THERE] = wire
         await scene.link.run(Command(b"PING"), monotonic() + 5)
     else:
-        await scene.link.connected(monotonic() + 5)
+        optimistic = Optimistic(scene.link, SemaphoreKeys.of("", "s"))
+        assert await optimistic.renew([Seat(1, 2, "me", 3, 0, "")], monotonic() + 5) == [False]
     assert (scene.link.place, scene.link.moves) == (THERE, 1)
     assert scene.line.failure
 

@@ -199,8 +199,7 @@ class Link:
                 if not isinstance(reply, exceptions.RedisError):
                     if command.introduces:
                         self._introduced = wire
-                    if self._guess is not None:
-                        self._confirm_guess()
+                    self.confirm()
                     return reply
                 error = reply
                 if isinstance(error, exceptions.NoScriptError):
@@ -223,9 +222,17 @@ class Link:
         wire = self._wire
         if wire is None or wire.failure is not None:
             wire = await self._connect(deadline)
-        elif self._guess is not None:
-            self._confirm_guess()  # it has not sent us on
         return wire
+
+    def confirm(self) -> None:
+        """After what `connected` was for, if it was done: as `run` does itself."""
+        guess = self._guess
+        if guess is not None:  # it was asked whether it knows better, and has the key itself
+            self._guess = None
+            if guess is self._node:
+                self._go_to(guess)
+                if self._wire is not None:
+                    self._take_note(self._wire)
 
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
@@ -275,14 +282,6 @@ class Link:
                 line.close("commands go elsewhere by now")  # it may be dead and not know
             self._changes += 1
             self._hub.moved()
-
-    def _confirm_guess(self) -> None:
-        """It was asked whether it knows better, and has the key itself."""
-        guess, self._guess = self._guess, None
-        if guess is not None and guess is self._node:
-            self._go_to(guess)
-            if self._wire is not None:
-                self._take_note(self._wire)
 
     async def _find(self, timeout: float) -> Node:
         node = self._node  # another thread may be told meanwhile that it is elsewhere

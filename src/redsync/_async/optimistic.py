@@ -254,7 +254,7 @@ class Optimistic:
         told: Exception | None = None
         while True:
             try:
-                return await attempt(await self._link.connected(deadline), deadline)
+                result = await attempt(await self._link.connected(deadline), deadline)
             except exceptions.WatchError as failure:
                 error: Exception = failure
             except (exceptions.RedisError, OSError) as failure:
@@ -266,6 +266,9 @@ class Optimistic:
                 error = failure
                 if type(failure) not in (exceptions.ConnectionError, exceptions.TimeoutError):
                     told = failure
+            else:
+                self._link.confirm()
+                return result
             pause = pauses.next()
             if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
