@@ -369,6 +369,20 @@ async def test_all_whose_connection_breaks_go_on_at_once(proxy: FaultProxy) -> N
         await event.close()
 
 
+async def test_a_call_that_outlasts_the_close_leaves_no_connection(proxy: FaultProxy) -> None:
+    async with connect(proxy) as far:
+        event = RedisEvent(far, "e")
+        assert not await event.is_set()
+        proxy.partition(requests=False)
+        asking = spawn(event.is_set)
+        await eventually(lambda: proxy.sent("LLEN") == 2)
+        await event.close()
+        proxy.heal()
+        proxy.reset_all()  # it asks once more
+        assert not await asking.result()
+        await eventually(lambda: proxy.connections == 0)
+
+
 @pytest.mark.punctual
 async def test_who_runs_out_of_time_leaves_the_connection_to_others(proxy: FaultProxy) -> None:
     async with connect(proxy) as far:

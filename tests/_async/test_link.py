@@ -46,7 +46,7 @@ class Scene:
     def __init__(self) -> None:
         self.moved = 0
         client: Any = object()
-        self.hub: Any = Hub(client, self.move)
+        self.hub: Any = Hub(client, self.move, lambda: False)
         self.link: Any = Link(self.hub, b"key")
         self.wire, self.line = end(HERE), end(HERE)
         self.link._wire = self.hub._wires[HERE] = self.wire

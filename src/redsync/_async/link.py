@@ -41,11 +41,15 @@ class Hub:
     Args:
         client: The user's.
         moved: Called when a key turns out to be on another server than before.
+        deserted: Whether nobody would close what is opened now.
     """
 
-    def __init__(self, client: Client, moved: Callable[[], None]) -> None:
+    def __init__(
+        self, client: Client, moved: Callable[[], None], deserted: Callable[[], bool]
+    ) -> None:
         self.network = Network(client)
         self.moved = moved
+        self._deserted = deserted
         self._wires: dict[Address, Wire] = {}
         self._locks: dict[Address, Lock] = {}
         self._failures: dict[Address, tuple[Pauses, float]] = {}
@@ -123,6 +127,11 @@ class Hub:
         for wire in list(self._wires.values()):
             wire.transactions.release()
 
+    def settle(self) -> None:
+        """After a call: one that outlasts everything else has opened its connection for itself."""
+        if self._deserted():
+            self.close()
+
     def close(self) -> None:
         """Cut all connections."""
         for wire in list(self._wires.values()):
@@ -173,6 +182,8 @@ class Link:
             # An interrupt may have left a lock in the hands of the running thread.
             self._hub.unlock()
             raise
+        finally:
+            self._hub.settle()
 
     async def _run(self, command: Command, deadline: float) -> Reply:
         again = whole = False
@@ -261,6 +272,10 @@ class Link:
     def unlock(self) -> None:
         """After what `connected` was for, if it raised: as `run` does itself."""
         self._hub.unlock()
+
+    def settle(self) -> None:
+        """After what `connected` was for: as `run` does itself."""
+        self._hub.settle()
 
     def close(self) -> None:
         """Let go of the connection, which others may use; a socket that nobody has is closed."""

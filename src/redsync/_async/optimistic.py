@@ -247,6 +247,8 @@ class Optimistic:
             # An interrupt may have left a lock in the hands of the running thread.
             self._link.unlock()
             raise
+        finally:
+            self._link.settle()
 
     async def _tried(self, attempt: Attempt[T], deadline: float) -> T:
         # Spread wide: those who were in each other's way must not meet again.

@@ -60,7 +60,7 @@ class Session:
     """
 
     def __init__(self, client: Client, registry: _Registry) -> None:
-        self.hub = Hub(client, self._wake_all)
+        self.hub = Hub(client, self.wake, lambda: not self._charges)
         self._client = client
         self._registry = registry
         self._mutex = registry.mutex
@@ -90,7 +90,7 @@ class Session:
             self._members.add(weakref.ref(member, self._notice))
             self._registry.sessions[self._client] = self
             self.attend(charge.place)
-        self._wake_all()
+        self.wake()
         found: C = charge
         return found
 
@@ -110,7 +110,7 @@ class Session:
         with self._mutex:
             if key in self._charges:
                 self._charges[key].leave(member)
-        self._wake_all()
+        self.wake()
 
     async def leave(self, key: Hashable, member: object) -> None:
         """A member goes; the last one leaves no task, thread or connection behind."""
@@ -126,7 +126,7 @@ class Session:
                 await charge.tend()  # something came for those who wait while it was closed
                 await self._retire(key, charge)
         watchdogs = list(self._watchdogs.values())
-        self._wake_all()
+        self.wake()
         if not self._charges:
             for watchdog in watchdogs:
                 await watchdog.worker.join(_CLOSING)
@@ -137,10 +137,8 @@ class Session:
 
     def wake(self) -> None:
         """A charge may be due earlier than it was, or has moved."""
-        self._wake_all()
-        if not self._charges:
-            # A permit was released after the end of its instance: nobody else will close this.
-            self.hub.close()
+        for watchdog in list(self._watchdogs.values()):
+            watchdog.flag.set()
 
     async def _retire(self, key: Hashable, charge: Charge) -> None:
         """Close what is idle; and forget it, if nobody has come to use it meanwhile."""
@@ -149,10 +147,6 @@ class Session:
             with self._mutex:
                 if charge.idle() and self._charges.get(key) is charge:
                     del self._charges[key]
-
-    def _wake_all(self) -> None:
-        for watchdog in list(self._watchdogs.values()):
-            watchdog.flag.set()
 
     async def _watch(self, place: Address, flag: Flag) -> None:
         try:
@@ -213,7 +207,7 @@ def _wake(reference: weakref.ref[Session], dropped: weakref.ref[object]) -> None
     session = reference()
     if session is not None:
         session._members.discard(dropped)
-        session._wake_all()
+        session.wake()
 
 
 class _Watchdog:
