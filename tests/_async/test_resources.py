@@ -20,7 +20,7 @@ from redsync.aio import (
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, background, connect, disconnect, eventually
-from ..support.resources import instances, lasting_keys, measure
+from ..support.resources import instances, lasting_keys, measure, workers
 from .churn import LEASE_TTL, Watched, names_round, whole_round
 
 pytestmark = pytest.mark.faults
@@ -77,8 +77,9 @@ async def comes_to_rest(admin: Any, before: object, tasks: int, made: Watched) -
 
 async def test_rounds_of_everything_leave_nothing_behind(quiet: Server, admin: Any) -> None:
     await whole_round(quiet, "warm-up", [])  # what is imported or made once
+    await eventually(lambda: not background() and not workers(), timeout=25)
+    await eventually(lambda: measure(admin).connections == 1)
     made: Watched = []
-    await comes_to_rest(admin, measure(admin), background(), made)
     before, tasks, known = measure(admin), background(), instances()
     for number in range(ROUNDS):
         await whole_round(quiet, str(number), made)
@@ -92,6 +93,7 @@ async def test_rounds_of_everything_leave_nothing_behind(quiet: Server, admin: A
 async def test_names_come_and_go(quiet: Server, admin: Any) -> None:
     client = connect(quiet)
     await names_round(client, "warm-up", [], 5)
+    await eventually(lambda: not background() and not workers(), timeout=25)
     made: Watched = []
     before, tasks, known = measure(admin), background(), instances()
     for number in range(ROUNDS):

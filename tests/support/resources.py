@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from redis import Redis
 
-__all__ = ["Resources", "instances", "lasting_keys", "measure", "open_files", "resident"]
+__all__ = ["Resources", "instances", "lasting_keys", "measure", "open_files", "resident", "workers"]
 
 _FILES: Final = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
@@ -38,6 +38,11 @@ def measure(admin: Redis) -> Resources:
     connections: Any = admin.client_list()
     alive = [each for each in threading.enumerate() if each.is_alive()]
     return Resources(open_files(), len(alive), len(connections))
+
+
+def workers() -> list[threading.Thread]:
+    """Threads of redsync that have not come to their end."""
+    return [each for each in threading.enumerate() if each.name.startswith("redsync")]
 
 
 def instances() -> Counter[str]:
