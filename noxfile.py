@@ -1,6 +1,8 @@
 """What CI runs, and what may be run before a change is sent in.
 
-nox                    lint, test and dist
+nox                    lint, test, proof and dist
+nox -s test            the tests, but for those that take long; README
+nox -s proof           those: failovers, random courses, the model against the scripts, soaks
 nox -s model           explore the model of the protocol, all of it, for some minutes
 nox -s twin            only bring the blocking twin up to date (-- --check: only compare)
 nox -s test -- -k fork hand arguments to pytest
@@ -12,12 +14,13 @@ nox -s mutants         break the package line by line, and see that tests notice
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2025.2"
-nox.options.sessions = ["lint", "test", "dist"]
+nox.options.sessions = ["lint", "test", "proof", "dist"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -67,7 +70,16 @@ def lint(session: nox.Session) -> None:
 def test(session: nox.Session) -> None:
     """Run the tests with the Python that runs nox."""
     session.install("-e", ".[demo]", *groups("test"))
-    session.run("pytest", *PARALLEL, *session.posargs)
+    # In front of the user's options, which may choose others.
+    options = f"-m 'not proof' {os.environ.get('PYTEST_ADDOPTS', '')}"
+    session.run("pytest", *PARALLEL, *session.posargs, env={"PYTEST_ADDOPTS": options})
+
+
+@nox.session
+def proof(session: nox.Session) -> None:
+    """Run the tests that take long."""
+    session.install("-e", ".[demo]", *groups("test"))
+    session.run("pytest", "-m", "proof", *PARALLEL, *session.posargs)
 
 
 @nox.session

@@ -11,7 +11,7 @@ import pytest
 from redsync.cli.server import Server
 from redsync.sync import SemaphoreInitStrategy
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]  # they compute all the time
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(150)]  # they compute all the time
 
 ROOT = Path(__file__).parent.parent
 

@@ -12,7 +12,7 @@ from redsync._protocol.model.processes import Processes
 from redsync._protocol.model.semaphore import Meta, Record, Script
 from redsync._protocol.model.workers import Workers
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 # Whatever is void is only so if nothing is wrong with the scripts.
 LATE: Final = processes.Setting(clients=2, slots=1, count=1, under_way=1, void=True)
@@ -51,7 +51,7 @@ def test_nothing_is_wrong_in_any_state_of_timers(name: str) -> None:
     assert found.complete and found.states > 100
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 def test_nothing_is_wrong_with_three_processes_two_slots_and_a_late_command() -> None:
     found = Exploration(Processes(processes.Setting())).run()
     assert not found.violation, found.trace

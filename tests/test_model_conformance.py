@@ -233,7 +233,7 @@ SETTINGS: Final = {
 }
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_script_that_an_exploration_runs_does_what_the_real_one_does(
     redis: Any, name: str
@@ -346,7 +346,7 @@ USUAL: Final = ("acquire", "acquire", "release", "tend", "pass_time", "pass_time
 RARE: Final = ("create", "lose", "set_back", "rewind")
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 @pytest.mark.parametrize("seed", range(5))
 def test_random_courses_of_the_semaphore_leave_what_the_real_scripts_leave(
     redis: Any, seed: int

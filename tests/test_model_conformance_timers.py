@@ -291,7 +291,7 @@ SETTINGS: Final = {
 }
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_script_of_the_timers_that_an_exploration_runs_does_what_the_real_one_does(
     redis: Any, name: str
@@ -403,7 +403,7 @@ USUAL: Final = ("arm", "turn", "turn", "turn", "pass_time", "pass_time", "renew"
 RARE: Final = ("adopt", "revive", "discard", "legacy", "lose")
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 @pytest.mark.parametrize("seed", range(4))
 def test_random_courses_of_the_timers_leave_what_the_real_scripts_leave(
     redis: Any, seed: int

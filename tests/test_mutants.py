@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
 
 from mutants import ROOT, ListError, Mutation, Verdict, check, judge_all, load, summary, table
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 MUTATION = Mutation(
     file="_backoff.py",

@@ -25,7 +25,7 @@ from .support.processes import KIND, PATIENCE, PAUSE, Process, ProcessesMachine
 from .support.properties import NAMES, PICKS, failing, limit, own, picked, run, within
 from .support.worlds import Actor, Call, World
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 GRACE: Final = 2000
 """Milliseconds for which a signal is kept for whoever popped it."""

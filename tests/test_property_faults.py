@@ -23,7 +23,7 @@ from .support import processes
 from .support.properties import search, thorough
 from .support.worlds import AsyncioWorld, ThreadWorld
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(180)]
 
 SEMAPHORE: Final = test_property_semaphore.SemaphoreMachine
 EVENT: Final = test_property_event.EventMachine

@@ -28,7 +28,7 @@ from .support.properties import NAMES, PICKS, failing, limit, own, picked, run, 
 from .support.semaphore_view import Grant, SemaphoreView, State
 from .support.worlds import Actor, Call, World
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 MOST: Final = 4
 COUNT: Final = st.integers(1, MOST)

@@ -35,7 +35,7 @@ from .support.timers_model import Dead, Timer, TimersModel, What
 from .support.timers_view import LEASE, MOST_ATTEMPTS, Ghost, TimersState, TimersView, now
 from .support.worlds import World
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 MINUTE: Final = 60_000_000
 PAUSE: Final = MINUTE

@@ -50,7 +50,7 @@ def test_a_peak_is_no_growth() -> None:
     assert set(growth(samples).values()) == {0}
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 def test_a_short_run_writes_what_it_has_seen(tmp_path: Path) -> None:
     soak = Path(__file__).parent.parent / "tools" / "soak.py"
     ended = subprocess.run(

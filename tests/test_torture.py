@@ -14,7 +14,7 @@ from redsync.cli.torture.course import Course
 from redsync.cli.torture.plan import EVERYBODY, Fault
 
 # The faults of a run last for seconds, and signals of the dead take up to 7 s to come back.
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(150)]
+pytestmark = [pytest.mark.proof, pytest.mark.timeout(150)]
 
 
 def test_all_that_is_promised_holds_under_faults(tmp_path: Path) -> None:

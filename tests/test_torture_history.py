@@ -43,7 +43,7 @@ def test_a_torn_line_is_none(tmp_path: Path) -> None:
     assert operation.how == "unknown"
 
 
-@pytest.mark.faults
+@pytest.mark.proof
 def test_what_was_written_survives_the_death_of_its_process(tmp_path: Path) -> None:
     ended = run_program(
         """

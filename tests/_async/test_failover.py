@@ -26,7 +26,7 @@ from ..support.sentinel import Watched
 from .helpers import in_line
 from .states import key
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 
 @pytest.fixture(autouse=True)

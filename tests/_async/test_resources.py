@@ -23,7 +23,7 @@ from ..support.aio import Redis, background, connect, disconnect, eventually
 from ..support.resources import instances, lasting_keys, measure, workers
 from .churn import LEASE_TTL, Watched, names_round, whole_round
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.proof
 
 ROUNDS: Final = 3
 
