@@ -145,6 +145,19 @@ def test_holders_and_waiters_follow_a_slot_that_moves(
     client.close()
 
 
+def test_keys_that_have_moved_before_their_slot_are_asked_for_where_they_are(
+    cluster: Cluster,
+) -> None:
+    client = RedisCluster(host="127.0.0.1", port=cluster.port)
+    semaphore = sync.RedisSemaphore(client, "ahead", count=2)
+    permits = [semaphore.acquire(5)]  # of its keys none is missing: a script could not have that
+    cluster.move(key("ahead"), arrived=lambda: permits.append(semaphore.acquire(0)))
+    for each in permits:
+        each.release()
+    semaphore.close()
+    client.close()
+
+
 @pytest.mark.punctual
 @pytest.mark.parametrize("world", ["tasks", "threads"])
 def test_a_node_that_does_not_answer_costs_nobody_on_another_node(

@@ -116,12 +116,18 @@ class Cluster:
         master.await_copies(self.replica(key))
         return master
 
-    def move(self, key: str | bytes, meanwhile: Callable[[], None] = lambda: None) -> None:
+    def move(
+        self,
+        key: str | bytes,
+        meanwhile: Callable[[], None] = lambda: None,
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
         """Move the slot of a key to another master, with all that is in it.
 
         Args:
             key: One of the keys.
             meanwhile: Called while the first half of the keys is there already.
+            arrived: Called when all keys are there, and the slot is not yet.
         """
         slot = _slot(key)
         source = self.master(key)
@@ -140,6 +146,7 @@ class Cluster:
             assert isinstance(keys, list)
             for each in keys:
                 _migrate(source, target, each)
+        arrived()
         for node in (target, source, *self.masters()):
             node.tell("CLUSTER", "SETSLOT", slot, "NODE", owner)
 
