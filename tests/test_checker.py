@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from .support.checker import Hold, check, check_fences, check_overlaps, check_slots, most_at_once
+from .support.failover import Held, Switch, judge
 
 
 def hold(slot: int, fence: int, granted: float, ended: float = math.inf, asked: float = 0) -> Hold:
@@ -123,3 +124,20 @@ def test_one_fault_among_hundreds_of_holds_is_found(
     holds[at] = fault(holds, at)
     with pytest.raises(AssertionError):
         check(holds, 3)
+
+
+def held(slot: int, fence: int, granted: float) -> Held:
+    return Held("s", "me", granted - 0.1, slot, fence, granted, granted + 0.2)
+
+
+@pytest.mark.parametrize(("granted", "excused"), [(2.0, True), (4.0, False)])
+def test_a_lower_fence_is_excused_only_while_two_masters_serve(
+    granted: float, excused: bool
+) -> None:
+    switch = Switch(broken=1.0, promoted=3.0)
+    story = [held(0, 5, 0.5), held(0, 60, 1.5), held(1, 7, granted), held(0, 61, 5.0)]
+    if excused:
+        judge(story, 2, switch, 6)
+    else:
+        with pytest.raises(AssertionError, match="lower fence"):
+            judge(story, 2, switch, 6)

@@ -14,6 +14,8 @@ from itertools import combinations
 from time import monotonic
 from typing import Protocol
 
+from redsync.cli.fences import doubled
+
 from .checker import Hold, check_fences, check_overlaps, check_slots
 
 __all__ = ["Double", "Held", "Journal", "Switch", "doubles", "judge"]
@@ -140,6 +142,21 @@ class Verdict:
         )
 
 
+def latecomers(held: Sequence[Held], switch: Switch) -> list[Held]:
+    """Those whom an old master that lived on granted something beside the new one.
+
+    Their fences are lower than those of the new one, which may have granted earlier.
+    """
+    between = [
+        each for each in held if switch.broken < each.granted and each.asked < switch.promoted
+    ]
+    return [
+        each
+        for each in between
+        if any(other.granted <= each.asked and other.fence > each.fence for other in between)
+    ]
+
+
 def judge(held: Sequence[Held], count: int, switch: Switch, ttl: float) -> Verdict:
     """Tell of a switch; raise an AssertionError if anything is wrong that it does not excuse.
 
@@ -162,7 +179,10 @@ def judge(held: Sequence[Held], count: int, switch: Switch, ttl: float) -> Verdi
     losers = {each.loser for each in found}
     for name in {each.semaphore for each in held}:
         of_it = [each for each in held if each.semaphore == name]
-        check_fences([each.hold for each in of_it])
+        late = latecomers(of_it, switch)
+        check_fences([each.hold for each in of_it if each not in late])
+        check_fences([each.hold for each in late])
+        assert not list(doubled([each.hold for each in of_it])), "a fence given twice"
         kept = [each.hold for each in of_it if each not in losers]
         check_overlaps(kept, count)
         check_slots(kept)
