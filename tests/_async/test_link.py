@@ -8,14 +8,17 @@ from typing import Any
 from weakref import ref
 
 import pytest
+from redis import exceptions
 
 from redsync._async.link import Hub, Link
 from redsync._async.optimistic import Optimistic
 from redsync._protocol.keys import SemaphoreKeys
 from redsync._protocol.scripts import Command
 from redsync._protocol.semaphore import Seat
+from redsync._runtime.aio import Lock
 
 HERE, THERE = ("here", 1), ("there", 2)
+SEAT = Seat(slot=1, fence=2, owner="me", ttl=3, age=0, identifier="")
 
 
 class End:
@@ -24,15 +27,24 @@ class End:
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
         self.failure: str | None = None
+        self.transactions = Lock()
+        self.record: bytes | None = None
+        self.answers: list[Exception] = []
+        """What goes wrong first."""
 
     def close(self, why: object = "closed") -> None:
         self.failure = str(why)
 
-    async def call(self, packed: bytes, timeout: float) -> bytes:
-        return b"an answer"
+    async def call(self, packed: bytes, timeout: float) -> Any:
+        if self.answers and isinstance(self.answers[0], exceptions.TimeoutError):
+            raise self.answers[0]
+        return self.answers.pop(0) if self.answers else b"an answer"
 
     async def exchange(self, commands: Sequence[bytes], timeout: float) -> list[Any]:
-        return [[b"1", b"0"]] if len(commands) == 1 else [0, [None], []]  # the time; no leases
+        if self.answers:
+            return [await self.call(b"", timeout)]
+        # The time, or records without leases.
+        return [[b"1", b"0"]] if len(commands) == 1 else [0, [self.record], []]
 
 
 def end(address: tuple[str, int]) -> Any:
@@ -99,9 +111,33 @@ async def test_a_node_that_was_guessed_is_the_right_one_once_it_answers(way: str
         await scene.link.run(Command(b"PING"), monotonic() + 5)
     else:
         optimistic = Optimistic(scene.link, SemaphoreKeys.of("", "s"))
-        assert await optimistic.renew([Seat(1, 2, "me", 3, 0, "")], monotonic() + 5) == [False]
+        assert await optimistic.renew([SEAT], monotonic() + 5) == [False]
     assert (scene.link.place, scene.link.moves) == (THERE, 1)
     assert scene.line.failure
+
+
+@pytest.mark.parametrize("way", ["a command", "a transaction"])
+async def test_what_the_server_said_counts_for_more_than_that_time_ran_out(way: str) -> None:
+    scene = Scene()
+    scene.wire.answers = [
+        exceptions.BusyLoadingError("loading"),
+        exceptions.TimeoutError("no answer in time"),
+    ]
+    optimistic = Optimistic(scene.link, SemaphoreKeys.of("", "s"))
+    end = monotonic() + 0.1
+    with pytest.raises(exceptions.BusyLoadingError):
+        if way == "a command":
+            await scene.link.run(Command(b"PING"), end)
+        else:
+            await optimistic.renew([SEAT], end)
+    assert len(scene.wire.answers) == 1
+
+
+async def test_a_record_without_a_lease_is_not_renewed() -> None:
+    scene = Scene()
+    scene.wire.record = b"2 me 3"
+    optimistic = Optimistic(scene.link, SemaphoreKeys.of("", "s"))
+    assert await optimistic.renew([SEAT], monotonic() + 5) == [False]
 
 
 async def test_a_node_that_is_guessed_is_no_move_before_it_answers() -> None:

@@ -179,6 +179,17 @@ async def test_what_cannot_be_given_back_is_tried_again_for_two_leases() -> None
     assert scene.backend.returns == [[grant.handback()]] * 3 + [[]]
 
 
+async def test_what_could_not_be_released_is_given_back_soon() -> None:
+    scene = Scene()
+    grant = await scene.acquire()
+    await scene.pool.tend()
+    assert scene.pool.due() > monotonic()
+    scene.backend.error = exceptions.ConnectionError("away")
+    with pytest.raises(exceptions.ConnectionError):
+        await scene.pool.release(grant)
+    assert scene.pool.due() == 0.0
+
+
 async def test_whatever_a_request_was_granted_goes_back_if_its_answer_is_not_known() -> None:
     scene = Scene()
     scene.backend.error = exceptions.ConnectionError("away")

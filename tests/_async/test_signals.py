@@ -6,12 +6,15 @@ from time import monotonic
 from typing import Any
 
 import pytest
+from redis import exceptions
 
 from redsync._async.signals import Signals
 from redsync._async.waiting import Waiter
 from redsync._protocol.keys import EventKeys
 from redsync._protocol.scripts import Request
 from redsync.aio import RedisEventTimeoutError
+
+from ..support.aio import eventually, spawn
 
 
 class Server:
@@ -24,6 +27,12 @@ class Server:
     def __init__(self) -> None:
         self.answers: dict[str, list[int]] = {}
         self.asked: list[str] = []
+
+    async def open_line(self, timeout: float) -> None:
+        raise exceptions.ConnectionError("nowhere")
+
+    async def look_again(self, error: Exception) -> None:
+        pass
 
     async def run(self, command: Any, deadline: float) -> int:
         assert isinstance(command, Request)
@@ -46,6 +55,17 @@ async def test_whoever_confirms_too_late_goes_on_waiting() -> None:
     server.answers = {"take": [1], "confirm": [1]}
     await signals.wait("me:2", None, 0)
     assert server.asked == ["take", "confirm"] * 2
+
+
+async def test_whoever_waits_and_confirms_too_late_goes_on_waiting() -> None:
+    server, signals = scene()
+    server.answers = {"take": [0], "confirm": [0, 1]}
+    waiting = spawn(lambda: signals.wait("me:1", None, 5))
+    for signal in (b"1", b"2"):
+        await eventually(lambda: len(signals._queue) == 1)
+        signals.deliver([signal], monotonic())
+    await waiting.result()
+    assert server.asked == ["take", "confirm", "confirm"]
 
 
 async def test_a_newcomer_does_not_ask_for_what_others_wait_for() -> None:
