@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from redis import Redis, RedisCluster
@@ -17,6 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from redsync import Router, SemaphoreInitStrategy, Timer, aio, sync
 from redsync._protocol.keys import SemaphoreKeys
+from redsync._runtime.aio import connections as aio_connections
+from redsync._runtime.sync import connections as sync_connections
 
 from ._sync.helpers import renewed
 from .support.cluster import Cluster
@@ -196,6 +200,29 @@ def test_a_node_that_does_not_answer_costs_nobody_on_another_node(
         threads()
     else:
         asyncio.run(tasks())
+
+
+def test_another_node_is_none_that_may_hang_if_there_is_one(cluster: Cluster) -> None:
+    async def of_tasks(suspects: set[tuple[str, int] | None]) -> object:
+        client = AsyncRedisCluster(host="127.0.0.1", port=cluster.port)
+        await client.initialize()
+        found = await aio_connections.Network(client).another(here, suspects)
+        await finish(client)
+        return found and found.address
+
+    def of_threads(suspects: set[tuple[str, int] | None]) -> object:
+        with RedisCluster(host="127.0.0.1", port=cluster.port) as client:
+            found = sync_connections.Network(client).another(here, suspects)
+        return found and found.address
+
+    addresses: list[tuple[str, int] | None] = [("127.0.0.1", node.port) for node in cluster.nodes]
+    here: Any = SimpleNamespace(address=addresses[0])
+    for sound in addresses[1:]:
+        suspects = set(addresses) - {sound}
+        assert of_threads(suspects) == asyncio.run(of_tasks(suspects)) == sound
+    # Rather one that may hang than none.
+    assert of_threads(set(addresses)) in addresses[1:]
+    assert asyncio.run(of_tasks(set(addresses))) in addresses[1:]
 
 
 def test_threads_whose_connections_break_hear_of_nothing_else(cluster: Cluster) -> None:

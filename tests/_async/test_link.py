@@ -28,12 +28,16 @@ class End:
         self.address = address
         self.failure: str | None = None
         self.transactions = Lock()
+        self.stalled = 0.0
         self.record: bytes | None = None
         self.answers: list[Exception] = []
         """What goes wrong first."""
 
     def close(self, why: object = "closed") -> None:
         self.failure = str(why)
+
+    def stalled_for(self) -> float:
+        return self.stalled
 
     async def call(self, packed: bytes, timeout: float) -> Any:
         if self.answers and isinstance(self.answers[0], exceptions.TimeoutError):
@@ -147,3 +151,94 @@ async def test_a_node_that_is_guessed_is_no_move_before_it_answers() -> None:
     scene.hub._wires[THERE] = wire
     assert await scene.link.connected(monotonic() + 5) is wire
     assert (scene.link.place, scene.link.moves, scene.line.failure) == (None, 0, None)
+
+
+class Cluster:
+    """A client's view of one, in which each other node that is asked for is a new one."""
+
+    clustered = True
+    guarded = False
+
+    def __init__(self) -> None:
+        self.avoided: list[Any] = []
+
+    async def another(self, node: Any, suspects: Any) -> Any:
+        self.avoided.append(suspects)
+        return end(THERE)
+
+
+def clustered() -> tuple[Scene, Cluster]:
+    scene, cluster = Scene(), Cluster()
+    scene.hub.network = cluster
+    scene.link._node = scene.link._line_node = end(HERE)
+    return scene, cluster
+
+
+LOST = exceptions.ConnectionError("lost")
+
+
+async def test_of_those_whose_connection_breaks_the_first_one_looks_elsewhere() -> None:
+    scene, cluster = clustered()
+    for _ in range(3):
+        await scene.link.look_again(LOST, scene.wire, monotonic() + 5)
+        await scene.link.leave_line(LOST)
+    assert len(cluster.avoided) == 1
+    assert scene.link._node.address == THERE
+
+
+async def test_who_connects_in_vain_where_nobody_goes_any_more_leads_nobody_away() -> None:
+    scene, cluster = clustered()
+    right = end(THERE)
+
+    async def fail(*_: Any) -> None:
+        scene.link._node = right  # somebody was told meanwhile
+        raise LOST
+
+    for way, connect in (("wire", scene.link.connected), ("line", scene.link.open_line)):
+        scene.link._node, scene.link._wire = end(HERE), None
+        setattr(scene.hub, way, fail)
+        with pytest.raises(exceptions.ConnectionError):
+            await connect(monotonic() + 5)
+        assert scene.link._node is right and cluster.avoided == []
+
+
+async def test_who_connects_where_nobody_goes_any_more_leads_nobody_away() -> None:
+    scene, _ = clustered()
+    right, wire = end(THERE), end(HERE)
+
+    async def connect(*_: Any) -> Any:
+        scene.link._node, scene.link._wire = right, None
+        return wire
+
+    scene.link._wire = None
+    scene.hub.wire = connect
+    assert await scene.link.connected(monotonic() + 5) is wire
+    assert scene.link._wire is None and scene.link.moves == 0
+
+
+async def test_whoever_connects_in_vain_looks_elsewhere() -> None:
+    scene, cluster = clustered()
+
+    async def fail(*_: Any) -> None:
+        raise LOST
+
+    for number, (way, connect) in enumerate(
+        (("wire", scene.link.connected), ("line", scene.link.open_line)), 1
+    ):
+        scene.link._wire = None
+        setattr(scene.hub, way, fail)
+        with pytest.raises(exceptions.ConnectionError):
+            await connect(monotonic() + 5)
+        assert len(cluster.avoided) == number
+
+
+async def test_nodes_that_did_not_answer_are_asked_last() -> None:
+    scene, cluster = clustered()
+    broken, stalled, refused = ("a", 1), ("b", 2), ("c", 3)
+    for address in (broken, stalled):
+        scene.hub._wires[address] = end(address)
+    scene.hub._wires[broken].close("no answer")
+    scene.hub._wires[stalled].stalled = 1.0
+    scene.hub._failures[refused] = (None, 0.0)
+    await scene.link.look_again(LOST, scene.wire, monotonic() + 5)
+    assert cluster.avoided == [{broken, stalled, refused}]

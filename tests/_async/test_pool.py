@@ -104,9 +104,6 @@ class Way:
     async def open_line(self, timeout: float) -> None:
         raise exceptions.ConnectionError("nowhere")
 
-    async def look_again(self, error: Exception) -> None:
-        pass
-
 
 class Scene:
     """A pool of a semaphore that is there, with one instance."""

@@ -31,9 +31,6 @@ class Server:
     async def open_line(self, timeout: float) -> None:
         raise exceptions.ConnectionError("nowhere")
 
-    async def look_again(self, error: Exception) -> None:
-        pass
-
     async def run(self, command: Any, deadline: float) -> int:
         assert isinstance(command, Request)
         name = command.script.name.removeprefix("event/")

@@ -27,6 +27,9 @@ _CONNECTING: Final = 2.0
 
 _BACKOFF: Final = Backoff(0.01, maximum=0.5, jitter=0.2)
 
+_STALLED: Final = 0.5
+"""Seconds without an answer after which others are asked rather than this node."""
+
 _ASKING: Final = pack("ASKING")
 
 Address = tuple[str, int] | None
@@ -120,6 +123,12 @@ class Hub:
             self.replacements += 1
             self.moved()
 
+    def suspects(self) -> set[Address]:
+        """The nodes that did not answer the last time."""
+        broken = {at for at, wire in list(self._wires.items()) if wire.failure is not None}
+        stalled = {at for at, wire in list(self._wires.items()) if wire.stalled_for() > _STALLED}
+        return broken | stalled | set(self._failures)
+
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
         for lock in list(self._locks.values()):
@@ -153,6 +162,7 @@ class Link:
         self._last_wire: Wire | None = None
         self._changes = 0
         self._line: ref[Line] | None = None
+        self._line_node: Node | None = None
         self.place: Address = None
         """The node that it is on, as far as anybody knows."""
 
@@ -190,10 +200,9 @@ class Link:
         pauses = Pauses(_BACKOFF)
         told: exceptions.RedisError | None = None
         while True:
-            sent = False
+            wire: Wire | None = None
             try:
                 wire = await self.connected(deadline)
-                sent = True
                 again = again or (command.introduces and wire is not self._introduced)
                 reply = await self._send(wire, command, again, whole, deadline)
                 # To redis-py, MOVED is a kind of ASK.
@@ -205,7 +214,7 @@ class Link:
                     reply = await self._ask(reply, command, again, deadline)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
                 error: Exception = failure
-                again = again or sent
+                again = again or wire is not None
             else:
                 if not isinstance(reply, exceptions.RedisError):
                     if command.introduces:
@@ -219,7 +228,8 @@ class Link:
                 told = reply
             if isinstance(error, exceptions.AskError) and not self._hub.network.clustered:
                 raise advised(error)
-            await self._reroute(error, deadline)
+            if wire is not None:
+                await self.look_again(error, wire, deadline)
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)
             pause = 0.0 if isinstance(error, exceptions.MovedError) else pauses.next()
@@ -248,18 +258,28 @@ class Link:
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""
         end = monotonic() + timeout
-        node = await self._find(timeout)
-        line = await self._hub.line(node, end - monotonic())
+        node = self._node
+        try:
+            node = await self._find(timeout)
+            line = await self._hub.line(node, end - monotonic())
+        except (exceptions.RedisError, OSError) as error:
+            await self._reroute(error, node is self._node, monotonic() + ALLOWANCE)
+            raise
         wire = self._wire
         if wire is not None and wire.failure is None and wire.address != line.address:
             line.close("commands go elsewhere by now")
             raise exceptions.ConnectionError(line.failure)
-        self._line = ref(line)
+        self._line, self._line_node = ref(line), node
         return line
 
-    async def look_again(self, error: Exception) -> None:
-        """Take note of an error that a connection of `open_line` has met."""
-        await self._reroute(error, monotonic() + ALLOWANCE)
+    async def look_again(self, error: Exception, wire: Wire, deadline: float) -> None:
+        """Forget where the key was, if an error of `connected`'s says that it is elsewhere."""
+        await self._reroute(error, wire is self._wire, deadline)
+
+    async def leave_line(self, error: Exception) -> None:
+        """The same for an error that the connection of `open_line` has met."""
+        current = self._line_node is self._node
+        await self._reroute(error, current, monotonic() + ALLOWANCE)
 
     def give_up_stalled(self, seconds: float, error: Exception) -> None:
         """Have a new connection for the next command if this one has not answered for so long; what
@@ -282,10 +302,17 @@ class Link:
         self._wire = None
 
     async def _connect(self, deadline: float) -> Wire:
-        node = await self._find(deadline - monotonic())
-        wire = self._wire = await self._hub.wire(node, deadline)
-        if self._guess is None:
-            self._take_note(wire)
+        node = self._node
+        try:
+            node = await self._find(deadline - monotonic())
+            wire = await self._hub.wire(node, deadline)
+        except (exceptions.RedisError, OSError) as error:
+            await self._reroute(error, node is self._node, deadline)
+            raise
+        if node is self._node:  # nobody has been sent elsewhere meanwhile
+            self._wire = wire
+            if self._guess is None:
+                self._take_note(wire)
         return wire
 
     def _take_note(self, wire: Wire) -> None:
@@ -328,18 +355,25 @@ class Link:
         commands = (_ASKING, *command.before, command.packed(again=again, whole=True))
         return (await wire.exchange(commands, deadline - monotonic()))[-1]
 
-    async def _reroute(self, error: Exception, deadline: float) -> None:
-        """Forget where the key was, if the error says that it is elsewhere."""
+    async def _reroute(self, error: Exception, current: bool, deadline: float) -> None:
+        """Forget where the key was, if the error says that it is elsewhere.
+
+        Args:
+            error: What went wrong.
+            current: Whether that was where commands go. Of those whose connection breaks, the
+                first one goes elsewhere, and the others must not lead away from there again.
+            deadline: Until when to ask others, on the monotonic clock.
+        """
         network = self._hub.network
         if isinstance(error, exceptions.MovedError):
             self._go_to(await network.node_at((error.host, error.port)))
             self._guess = self._wire = None
         elif isinstance(error, exceptions.TryAgainError):
             pass  # half of the keys have moved; the others will
-        elif network.clustered and passes(error):
+        elif network.clustered and passes(error) and current:
             # Somebody else names the one that has it now, with MOVED. The client's own look asks
             # one after the other, without a deadline, and may begin with the one that died.
-            self._guess = other = await network.another(self._node)
+            self._guess = other = await network.another(self._node, self._hub.suspects())
             if other is None:
                 with suppress(exceptions.RedisError, OSError):
                     await network.refresh(deadline - monotonic())

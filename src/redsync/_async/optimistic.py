@@ -255,14 +255,17 @@ class Optimistic:
         pauses = Pauses(Backoff(0.001, maximum=0.055, jitter=0.8))
         told: Exception | None = None
         while True:
+            wire: Wire | None = None
             try:
-                result = await attempt(await self._link.connected(deadline), deadline)
+                wire = await self._link.connected(deadline)
+                result = await attempt(wire, deadline)
             except exceptions.WatchError as failure:
                 error: Exception = failure
             except (exceptions.RedisError, OSError) as failure:
                 if isinstance(failure, exceptions.AskError) and not self._link.clustered:
                     raise advised(failure) from None
-                await self._link.look_again(failure)
+                if wire is not None:
+                    await self._link.look_again(failure, wire, deadline)
                 if not (passes(failure) or isinstance(failure, exceptions.MovedError)):
                     raise advised(failure) from None
                 error = failure

@@ -217,14 +217,16 @@ class Queue(Generic[P]):
             try:
                 await self._wait_once(shift)
             except (exceptions.RedisError, OSError) as error:
+                line = shift.line
                 shift.drop_line(error)
                 if shift is not self._shift:
                     return
                 if passes(error) or isinstance(error, exceptions.MovedError):
                     self.trouble = error
                     await self._pause(pauses.next())
-                    with suppress(exceptions.RedisError, OSError):
-                        await self._link.look_again(error)
+                    if line is not None:
+                        with suppress(exceptions.RedisError, OSError):
+                            await self._link.leave_line(error)
                 else:
                     self._fail_all(advised(error))
             except Exception as error:  # a fault of ours: better told than waited for
@@ -260,6 +262,7 @@ class Queue(Generic[P]):
             await self._wanted.wait(delay)
 
     async def _open(self, shift: _Shift) -> Line:
+        shift.line = None
         line = shift.line = await self._link.open_line(_CONNECT_TIMEOUT)
         await line.send(_TIME)
         self.opened = microseconds(await line.receive(_OVERTIME))

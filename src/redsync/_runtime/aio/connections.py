@@ -8,7 +8,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from redis.asyncio import Redis, RedisCluster
@@ -352,15 +352,20 @@ class Network:
         options = {**known[0].connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, known[0].connection_class, options)
 
-    async def another(self, node: Node | None) -> Node | None:
-        """Any other node than this one; None if none is known, or if one is none to begin with."""
+    async def another(
+        self, node: Node | None, suspects: Container[tuple[str, int] | None]
+    ) -> Node | None:
+        """Any other node than this one, and than those that may hang, if there are enough; None if
+        none is known, or if one is none to begin with.
+        """
         assert isinstance(self._client, RedisCluster)
         here = node and node.address
         known = [(each.host, int(each.port)) for each in self._client.get_nodes()]
         others = [each for each in known if each != here]
         if node is None or not others:
             return None
-        return await self.node_at(random.choice(others))
+        sound = [each for each in others if each not in suspects]
+        return await self.node_at(random.choice(sound or others))
 
     async def master(self, timeout: float) -> tuple[str, int] | None:
         """Whom Sentinel calls the master; None if nobody can tell."""

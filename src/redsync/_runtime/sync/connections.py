@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
@@ -406,15 +406,20 @@ class Network:
         options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
         return Node(address, pool.connection_class, options)
 
-    def another(self, node: Node | None) -> Node | None:
-        """Any other node than this one; None if none is known, or if one is none to begin with."""
+    def another(
+        self, node: Node | None, suspects: Container[tuple[str, int] | None]
+    ) -> Node | None:
+        """Any other node than this one, and than those that may hang, if there are enough; None if
+        none is known, or if one is none to begin with.
+        """
         client: Any = self._client
         here = node and node.address
         known = [(each.host, int(each.port)) for each in client.get_nodes()]
         others = [each for each in known if each != here]
         if node is None or not others:
             return None
-        return self.node_at(random.choice(others))
+        sound = [each for each in others if each not in suspects]
+        return self.node_at(random.choice(sound or others))
 
     def master(self, timeout: float) -> tuple[str, int] | None:
         """Whom Sentinel calls the master; None if nobody can tell."""
