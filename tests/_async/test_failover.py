@@ -8,11 +8,14 @@ from __future__ import annotations
 import gc
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from time import monotonic
 from typing import Any
 
 import pytest
 from redis.sentinel import MasterNotFoundError
 
+from redsync._runtime.aio import Flag
 from redsync.aio import (
     Permit,
     RedisSemaphore,
@@ -20,8 +23,9 @@ from redsync.aio import (
     SemaphoreInitStrategy,
 )
 
-from ..support.aio import eventually, join, part, spawn
+from ..support.aio import eventually, join, part, sleep, spawn
 from ..support.cluster import Cluster
+from ..support.failover import Held, Switch, doubles, judge
 from ..support.sentinel import Watched
 from .helpers import in_line
 from .states import key
@@ -135,6 +139,61 @@ async def test_who_loses_a_permit_to_one_that_waited_has_the_lower_fence(
     await eventually(site.kill(key(name, "meta")), 20)
     later = await waiting.result(5)
     await assert_lost(permit, later)
+
+
+@pytest.mark.parametrize("ttl", [5, 30])
+async def test_all_whose_grants_were_lost_are_told_and_have_the_lower_fences(
+    site: Cluster | Watched,
+    name: str,
+    strategy: SemaphoreInitStrategy,
+    ttl: float,
+    record_property: Callable[[str, object], None],
+) -> None:
+    clients, count = [join(site), join(site)], 4
+    one, other = (
+        RedisSemaphore(each, name, count=count, permit_ttl=ttl, semaphore_init_strategy=strategy)
+        for each in clients
+    )
+    for each in (one, other):
+        async with each.permit(5):
+            pass
+    site.stop_copying(key(name, "meta"))
+    story, over = list[Held](), Flag()
+
+    async def hold(semaphore: RedisSemaphore) -> None:
+        held = Held(name, "", asked=monotonic())
+        permit = await semaphore.acquire(30)
+        held.take(permit.slot, permit.fence)
+        story.append(held)
+        while held.look(permit) and not over.is_set():
+            await sleep(0.005)
+        await permit.release()
+
+    holders = [spawn(partial(hold, one)) for _ in range(count)]
+    await eventually(lambda: len(story) == count)
+    holders += [spawn(partial(hold, other)) for _ in range(count)]
+    await eventually(lambda: in_line(other) == count)
+    broken, promoted = monotonic(), site.kill(key(name, "meta"))
+    await eventually(promoted, 20)
+    switch = Switch(broken, monotonic())
+    # Either the one who had it comes first, or one of those who waited has it beside it.
+    if isinstance(site, Cluster):
+        await eventually(lambda: len(story) == 2 * count, 5)
+    await eventually(lambda: all(each.told for each in losers(story)), ttl / 2)
+    over.set()
+    for holder in holders:
+        await holder.result(10)
+    verdict = judge(story, count, switch, ttl)
+    record_property("verdict", str(verdict))
+    assert verdict.lower == verdict.over_granted >= (count if isinstance(site, Cluster) else 0)
+    for semaphore, client in zip((one, other), clients, strict=True):
+        await semaphore.close()
+        await part(client)
+
+
+def losers(story: list[Held]) -> list[Held]:
+    """Of each slot that two have, the one who had it first."""
+    return [each.loser for each in doubles(story)]
 
 
 @at_once
