@@ -22,6 +22,7 @@ class WorkerProcess:
         arguments: For it.
         url: The server; not among the arguments, as it may hold a password.
         variables: For its environment.
+        prefix: Programs that run it, and leave it its process id.
         stdout, stderr, folder: As `subprocess.Popen` has them.
     """
 
@@ -32,12 +33,13 @@ class WorkerProcess:
         url: str,
         *,
         variables: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
         stdout: int | None = None,
         stderr: IO[bytes] | None = None,
         folder: Path | None = None,
     ) -> None:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=stderr,

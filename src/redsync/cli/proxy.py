@@ -84,11 +84,11 @@ class Fault:
 
 
 class FaultProxy:
-    """A proxy on a free port of 127.0.0.1 in front of one server address."""
+    """A proxy on a free port of 127.0.0.1, or of another host, in front of one server address."""
 
-    def __init__(self, target: tuple[str, int] | str) -> None:
+    def __init__(self, target: tuple[str, int] | str, host: str = _HOST) -> None:
         self.target = target
-        self.host = _HOST
+        self.host = host
         self.port = 0
         """Where clients connect; known once the proxy runs, and the same after `heal`."""
         self.accepted = 0
@@ -268,7 +268,7 @@ class FaultProxy:
         await asyncio.sleep(0)  # let the transports close their sockets
 
     def _listen(self) -> None:
-        listener = socket.create_server((_HOST, self.port), backlog=128)
+        listener = socket.create_server((self.host, self.port), backlog=128)
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._listener = listener

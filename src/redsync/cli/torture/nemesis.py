@@ -48,7 +48,7 @@ class Nemesis:
 
     def begin(self, fault: Fault) -> None:
         """Do one harm."""
-        if fault.kind == "clock" and not self._clock.settable:
+        if not self._can(fault):
             self.left_out[fault.kind] = self.left_out.get(fault.kind, 0) + 1
             return
         self._clear(fault)
@@ -58,6 +58,11 @@ class Nemesis:
         deed.__enter__()
         self._acting.append(_Act(fault, target, deed, began, monotonic() + fault.seconds))
         self.done[fault.kind] = self.done.get(fault.kind, 0) + 1
+
+    def _can(self, fault: Fault) -> bool:
+        if fault.kind == "unplug":
+            return self._seat(fault).cable is not None
+        return fault.kind != "clock" or self._clock.settable
 
     def _clear(self, fault: Fault) -> None:
         """End what is at the same target: on a busy machine all comes late, and at once."""
@@ -170,6 +175,15 @@ class Nemesis:
         proxy.heal()
 
     @contextmanager
+    def unplug(self, fault: Fault) -> Iterator[None]:
+        """Pull out the cable to its network."""
+        cable = self._seat(fault).cable
+        assert cable is not None
+        cable.pull()
+        yield
+        cable.plug_in()
+
+    @contextmanager
     def blackout(self, fault: Fault) -> Iterator[None]:
         """The same for everybody."""
         for seat in self._seats:
@@ -254,6 +268,7 @@ _DEEDS: Final[dict[str, Callable[[Nemesis, Fault], AbstractContextManager[None]]
     "lose-request": Nemesis.lose,
     "tear": Nemesis.tear,
     "partition": Nemesis.partition,
+    "unplug": Nemesis.unplug,
     "blackout": Nemesis.blackout,
     "pause": Nemesis.pause,
     "sleep": Nemesis.sleep,

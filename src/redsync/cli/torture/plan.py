@@ -59,6 +59,7 @@ KINDS: Final = {
         Kind("lose-request", "the same with requests", None, (0.5, 2.0), 2),
         Kind("tear", "connections break in the middle of a message", None, (0.5, 2.0), 2),
         Kind("partition", "nothing gets through, one way or both", None, (0.3, 4.5), 4),
+        Kind("unplug", "the cable to a worker's network is pulled out", None, (0.3, 3.0), 2),
         Kind("blackout", "nobody reaches the server", EVERYBODY, (0.3, 3.5), 1),
         Kind("pause", "SIGSTOP of the server, SIGCONT later", SERVER, (0.2, 3.5), 2),
         Kind("sleep", "the server is busy (DEBUG SLEEP)", SERVER, (0.2, 2.5), 1),

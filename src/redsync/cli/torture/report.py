@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from .checks_events import exact
 from .history import History, Operation
 from .verdict import Violation
 
 __all__ = ["markdown", "summary", "text"]
+
+
+_MISSING: Final = {
+    "clock": "libfaketime is not installed",
+    "unplug": "network namespaces take Linux, root, util-linux and iproute2",
+}
+"""What a fault that was left out would take."""
 
 
 def summary(
@@ -55,7 +62,7 @@ def text(result: dict[str, Any]) -> Iterator[str]:
     faults = ", ".join(f"{kind} {number}" for kind, number in result["faults"].items())
     yield f"{sum(result['faults'].values())} faults: {faults or 'none'}"
     for kind, number in result["left_out"].items():
-        yield f"left out: {kind} {number} (libfaketime is not installed)"
+        yield f"left out: {kind} {number} ({_MISSING[kind]})"
     for kind, outcomes in result["operations"].items():
         told = ", ".join(f"{how} {number}" for how, number in sorted(outcomes.items()))
         yield f"  {kind:<13}{sum(outcomes.values()):>8}  {told}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from ..process import WorkerProcess
 from ..proxy import FaultProxy
+from .cable import Cable, CableError
 from .history import Journal
 
 __all__ = ["Seat"]
@@ -26,6 +28,9 @@ class Seat:
         folder: Where workers write.
         journal: Where to write what becomes of them.
         plant: A fault that its workers shall have.
+
+    Attributes:
+        cable: To the network of its worker; None: there can be none here.
     """
 
     def __init__(
@@ -38,7 +43,9 @@ class Seat:
         plant: str = "",
     ) -> None:
         self.number = number
+        self.cable: Cable | None = None
         self.proxy = FaultProxy(address)
+        self._cleanup = ExitStack()
         self._seed = seed
         self._folder = folder
         self._journal = journal
@@ -47,12 +54,15 @@ class Seat:
         self._process: WorkerProcess | None = None
 
     def __enter__(self) -> Seat:
-        self.proxy.__enter__()
+        with suppress(CableError):
+            self.cable = self._cleanup.enter_context(Cable(self.number))
+            self.proxy = FaultProxy(self.proxy.target, self.cable.near)
+        self._cleanup.enter_context(self.proxy)
+        self._cleanup.callback(self.discard)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self.discard()
-        self.proxy.__exit__(*exc_info)
+        self._cleanup.close()
 
     @property
     def process(self) -> WorkerProcess:
@@ -78,6 +88,7 @@ class Seat:
                 [str(self.number), self.worker, str(self._seed), str(os.getpid())],
                 self.proxy.url,
                 variables={"REDSYNC_TORTURE_PLANT": self._plant},
+                prefix=self.cable.prefix if self.cable else [],
                 stderr=stderr,
                 folder=self._folder,
             )
