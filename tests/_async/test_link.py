@@ -144,6 +144,15 @@ async def test_a_record_without_a_lease_is_not_renewed() -> None:
     assert await optimistic.renew([SEAT], monotonic() + 5) == [False]
 
 
+async def test_a_late_answer_from_elsewhere_confirms_nothing() -> None:
+    scene = Scene()
+    scene.guess()
+    scene.link.confirm(scene.wire)
+    assert scene.link._guess is not None and scene.link.moves == 0
+    scene.link.confirm(scene.link._wire)
+    assert scene.link._guess is None and scene.link.moves == 1
+
+
 async def test_a_node_that_is_guessed_is_no_move_before_it_answers() -> None:
     scene = Scene()
     scene.guess()

@@ -219,7 +219,7 @@ class Link:
                 if not isinstance(reply, exceptions.RedisError):
                     if command.introduces:
                         self._introduced = wire
-                    self.confirm()
+                    self.confirm(wire)
                     return reply
                 error = reply
                 if isinstance(error, exceptions.NoScriptError):
@@ -245,15 +245,16 @@ class Link:
             wire = await self._connect(deadline)
         return wire
 
-    def confirm(self) -> None:
+    def confirm(self, wire: Wire) -> None:
         """After what `connected` was for, if it was done: as `run` does itself."""
         guess = self._guess
-        if guess is not None:  # it was asked whether it knows better, and has the key itself
+        # It was asked whether it knows better, and has the key itself; unless the answer is a late
+        # one, from where commands went before.
+        if guess is not None and wire is self._wire:
             self._guess = None
             if guess is self._node:
                 self._go_to(guess)
-                if self._wire is not None:
-                    self._take_note(self._wire)
+                self._take_note(wire)
 
     async def open_line(self, timeout: float) -> Line:
         """A connection of one's own to the node."""

@@ -272,7 +272,7 @@ class Optimistic:
                 if type(failure) not in (exceptions.ConnectionError, exceptions.TimeoutError):
                     told = failure
             else:
-                self._link.confirm()
+                self._link.confirm(wire)
                 return result
             pause = pauses.next()
             if monotonic() + pause >= deadline:
