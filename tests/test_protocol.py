@@ -19,7 +19,7 @@ from redsync._protocol.timers import (
     parse_turn,
 )
 from redsync._protocol.timers import Terms as TimerTerms
-from redsync._protocol.trouble import demoted, is_temporary, passes
+from redsync._protocol.trouble import advised, demoted, is_temporary, passes
 
 REPLIES = (
     b"+OK\r\n"
@@ -241,3 +241,11 @@ def test_a_server_tells_that_it_is_not_the_master_any_more() -> None:
     assert demoted(exceptions.ReadOnlyError("a replica"))
     assert demoted(exceptions.MasterDownError("down"))
     assert not demoted(exceptions.ResponseError("WRONGTYPE"))
+
+
+def test_a_server_that_asks_for_a_password_in_other_words_is_understood() -> None:
+    told = advised(exceptions.ResponseError("Protocol error: unauthenticated multibulk length"))
+    assert isinstance(told, exceptions.AuthenticationError)
+    assert "give the client a password" in str(told)
+    other = exceptions.ResponseError("something else")
+    assert advised(other) is other

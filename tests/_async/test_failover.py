@@ -185,7 +185,9 @@ async def test_all_whose_grants_were_lost_are_told_and_have_the_lower_fences(
         await holder.result(10)
     verdict = judge(story, count, switch, ttl)
     record_property("verdict", str(verdict))
-    assert verdict.lower == verdict.over_granted >= (count if isinstance(site, Cluster) else 0)
+    assert verdict.lower == verdict.over_granted
+    if verdict.promotion + verdict.last_waiter < ttl / 4:  # nobody has renewed before
+        assert verdict.over_granted == count
     for semaphore, client in zip((one, other), clients, strict=True):
         await semaphore.close()
         await part(client)

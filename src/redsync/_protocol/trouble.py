@@ -18,6 +18,11 @@ _PASSING = (
     exceptions.TryAgainError,
 )
 
+_UNAUTHENTICATED: Final = "unauthenticated"
+"""Some servers say so, instead of NOAUTH, of a command with more than ten parts."""
+
+_LOGIN: Final = "give the client a password, and a user name if it is not the default one"
+
 _ADVICE = (
     (
         "NOPERM",
@@ -25,7 +30,8 @@ _ADVICE = (
     ),
     ("ACL failure", "grant it with ACL SETUSER; docs/guarantees.md lists what redsync uses"),
     ("invalid username-password", "check the client's user name and password"),
-    ("NOAUTH", "give the client a password, and a user name if it is not the default one"),
+    ("NOAUTH", _LOGIN),
+    (_UNAUTHENTICATED, _LOGIN),
     ("OOM", "the server is out of memory: raise maxmemory, or let it evict other keys"),
     ("READONLY", "this server is a replica, or being replaced: point the client at the master"),
     ("LOADING", "the server is reading its data from disk: try again in a moment"),
@@ -101,7 +107,9 @@ def advised(error: Exception) -> Exception:
     whole = f"{code} {text}" if code and not text.startswith(code) else text
     for mark, advice in _ADVICE:
         if mark in whole:
-            return type(error)(f"{whole} - redsync: {advice}")
+            unknown = mark == _UNAUTHENTICATED
+            kind = exceptions.AuthenticationError if unknown else type(error)
+            return kind(f"{whole} - redsync: {advice}")
     return error
 
 
