@@ -74,7 +74,7 @@ def test_a_master_is_killed_under_load(
     name = f"killed-{strategy.value}"
     with Usage(cluster, name, permit_ttl=TTL, semaphore_init_strategy=strategy) as usage:
         usage.await_use()
-        old, new = cluster.master(key(name)), cluster.replica(key(name))
+        old, new = cluster.await_copies(key(name)), cluster.replica(key(name))
         broken = monotonic()
         old.kill()
         switch = await_promotion(broken, new)
@@ -89,7 +89,7 @@ def test_a_master_is_stopped_under_load(cluster: Cluster, record_property: Recor
     [name] = cluster.names("stopped", 1, key, cluster.masters()[0])
     with Usage(cluster, name, permit_ttl=TTL) as usage:
         usage.await_use()
-        old, new = cluster.master(key(name)), cluster.replica(key(name))
+        old, new = cluster.await_copies(key(name)), cluster.replica(key(name))
         broken = monotonic()
         old.suspend()
         switch = await_promotion(broken, new)

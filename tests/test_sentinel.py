@@ -43,6 +43,7 @@ def test_a_master_is_killed_under_load(
 ) -> None:
     with Usage(watched, "killed", permit_ttl=TTL, semaphore_init_strategy=strategy) as usage:
         usage.await_use()
+        watched.await_copies()
         broken = monotonic()
         switch = await_promotion(broken, watched.kill())
         usage.await_use(since=switch.promoted, timeout=PATIENCE)
@@ -54,7 +55,7 @@ def test_a_master_is_killed_under_load(
 def test_a_master_is_stopped_under_load(watched: Watched, record_property: Record) -> None:
     with Usage(watched, "stopped", permit_ttl=TTL) as usage:
         usage.await_use()
-        old, broken = watched.master(), monotonic()
+        old, broken = watched.await_copies(), monotonic()
         old.suspend()
         switch = await_promotion(broken, lambda: watched.has_replaced(old))
         usage.await_use(since=switch.promoted, timeout=PATIENCE)
@@ -71,7 +72,7 @@ def test_everybody_leaves_an_old_master_that_lives(
 ) -> None:
     with Usage(watched, "leaving", permit_ttl=TTL) as usage:
         usage.await_use()
-        old, broken = watched.master(), monotonic()
+        old, broken = watched.await_copies(), monotonic()
         assert old.users > 0
         fault(watched)
         promoted = await_promotion(broken, lambda: watched.has_replaced(old)).promoted

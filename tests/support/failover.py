@@ -102,8 +102,12 @@ def doubles(held: Iterable[Held]) -> Iterator[Double]:
     for holders in slots.values():
         for one, other in combinations(sorted(holders, key=lambda each: each.granted), 2):
             if other.granted < one.ended:
-                # Whoever is told has lost it; if both are, or neither is, the later grant counts.
-                later_lost = one.told is None and other.told is not None
+                # Whoever is told has lost it. If neither is, as both were rid of it before, it is
+                # the one with the lower fence, whose writes are refused; if both are, the earlier.
+                if one.told is None and other.told is None:
+                    later_lost = other.fence < one.fence
+                else:
+                    later_lost = one.told is None
                 yield Double(other, one) if later_lost else Double(one, other)
 
 
@@ -153,7 +157,7 @@ def latecomers(held: Sequence[Held], switch: Switch) -> list[Held]:
     return [
         each
         for each in between
-        if any(other.granted <= each.asked and other.fence > each.fence for other in between)
+        if any(other.granted <= each.granted and other.fence > each.fence for other in between)
     ]
 
 

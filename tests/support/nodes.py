@@ -77,7 +77,11 @@ class Node(Server):
         return self.info("replication").get("master_link_status") == "up"
 
     def await_copies(self, *replicas: Node) -> None:
-        """Wait until these have all that was written here."""
+        """Wait until these have all that was written here.
+
+        A link that is up may not have brought anything: after a synchronisation without a file the
+        master waits for the first acknowledgement, which takes up to a second.
+        """
         offset = self._offset
 
         def copied() -> bool:
