@@ -5,8 +5,6 @@ Two clients of one process are as two processes to each other.
 
 from __future__ import annotations
 
-import gc
-import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from time import monotonic
@@ -30,16 +28,7 @@ from ..support.sentinel import Watched
 from .helpers import in_line
 from .states import key
 
-pytestmark = pytest.mark.proof
-
-
-@pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
-    """What redis-py leaves open at sentinels that hang is no other test's business."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("collected")]
 
 
 TTL = 5
