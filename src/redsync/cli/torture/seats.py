@@ -31,6 +31,7 @@ class Seat:
 
     Attributes:
         cable: To the network of its worker; None: there can be none here.
+        proxy: The link, while it is entered.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Seat:
     ) -> None:
         self.number = number
         self.cable: Cable | None = None
-        self.proxy = FaultProxy(address)
+        self._address = address
         self._cleanup = ExitStack()
         self._seed = seed
         self._folder = folder
@@ -56,8 +57,8 @@ class Seat:
     def __enter__(self) -> Seat:
         with suppress(CableError):
             self.cable = self._cleanup.enter_context(Cable(self.number))
-            self.proxy = FaultProxy(self.proxy.target, self.cable.near)
-        self._cleanup.enter_context(self.proxy)
+        where = [self.cable.near] if self.cable else []
+        self.proxy = self._cleanup.enter_context(FaultProxy(self._address, *where))
         self._cleanup.callback(self.discard)
         return self
 
