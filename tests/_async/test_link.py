@@ -87,6 +87,18 @@ async def test_what_leads_elsewhere_than_to_the_master_is_cut() -> None:
     assert scene.wire.failure and scene.line.failure
 
 
+async def test_what_is_opened_while_all_is_closed_is_not_forgotten() -> None:
+    scene = Scene()
+    late = end(THERE)
+
+    def close(why: object = "closed") -> None:
+        scene.hub._wires[THERE] = late  # by another thread
+
+    scene.wire.close = close
+    scene.hub.close()
+    assert late.failure or late in scene.hub._wires.values()
+
+
 async def test_each_other_master_counts_as_a_move() -> None:
     scene = Scene()
     for master, moves in ((HERE, 0), (HERE, 0), (THERE, 1), (THERE, 1), (HERE, 2)):

@@ -143,9 +143,10 @@ class Hub:
 
     def close(self) -> None:
         """Cut all connections."""
-        for wire in list(self._wires.values()):
-            wire.close()
-        self._wires.clear()
+        # One by one: what another thread opens meanwhile must not be forgotten without being cut.
+        with suppress(KeyError):
+            while True:
+                self._wires.popitem()[1].close()
 
 
 class Link:
