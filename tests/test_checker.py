@@ -130,7 +130,7 @@ def held(slot: int, fence: int, granted: float) -> Held:
     return Held("s", "me", granted - 0.1, slot, fence, granted, granted + 0.2)
 
 
-@pytest.mark.parametrize(("granted", "excused"), [(2.0, True), (4.0, False)])
+@pytest.mark.parametrize(("granted", "excused"), [(2.0, True), (3.05, False), (4.0, False)])
 def test_a_lower_fence_is_excused_only_while_two_masters_serve(
     granted: float, excused: bool
 ) -> None:

@@ -76,7 +76,7 @@ def test_each_loop_takes_along_what_was_opened_in_it(quiet: Server, admin: Redis
     asyncio.run(use(-1))
     gc.collect()
     before, known = measure(admin), instances()
-    for number in range(10):
+    for number in range(LOOPS):
         asyncio.run(use(number))
         comes_back(admin, before)
         assert instances() <= known

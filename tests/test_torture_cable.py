@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
@@ -64,7 +63,7 @@ def test_behind_a_pulled_cable_nothing_is_told_until_it_is_back(cable: Cable) ->
 
 def test_the_network_goes_with_its_cable(cable: Cable) -> None:
     assert cable._name in interfaces()
-    cable.__exit__(None, None, None)
+    cable.__exit__()
     eventually(lambda: cable._name not in interfaces())
 
 
@@ -76,10 +75,8 @@ def test_where_there_can_be_no_cable_it_is_told_and_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))  # no programs
-    began = monotonic()
     with pytest.raises(CableError):
         Cable(NUMBER).__enter__()
-    assert monotonic() - began < 5
     journal = Journal(tmp_path / "nemesis.jsonl")
     with Seat(0, 1, ("127.0.0.1", 1), tmp_path, journal) as seat:
         assert seat.proxy.host == "127.0.0.1"

@@ -207,6 +207,15 @@ async def test_of_those_whose_connection_breaks_the_first_one_looks_elsewhere() 
     assert scene.link._node.address == THERE
 
 
+@pytest.mark.parametrize("site", ["a cluster", "a server"])
+async def test_a_late_word_of_a_former_master_cuts_nothing(site: str) -> None:
+    scene = clustered()[0] if site == "a cluster" else Scene()
+    sound = scene.link._wire = end(THERE)
+    demoted = exceptions.ReadOnlyError("a replica")
+    await scene.link.look_again(demoted, scene.wire, monotonic() + 5)
+    assert scene.link._wire is sound and sound.failure is None
+
+
 async def test_who_connects_in_vain_where_nobody_goes_any_more_leads_nobody_away() -> None:
     scene, cluster = clustered()
     right = end(THERE)

@@ -151,9 +151,7 @@ def latecomers(held: Sequence[Held], switch: Switch) -> list[Held]:
 
     Their fences are lower than those of the new one, which may have granted earlier.
     """
-    between = [
-        each for each in held if switch.broken < each.granted and each.asked < switch.promoted
-    ]
+    between = [each for each in held if switch.broken < each.granted < switch.promoted]
     return [
         each
         for each in between

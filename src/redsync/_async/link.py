@@ -125,9 +125,11 @@ class Hub:
 
     def suspects(self) -> set[Address]:
         """The nodes that did not answer the last time."""
-        broken = {at for at, wire in list(self._wires.items()) if wire.failure is not None}
-        stalled = {at for at, wire in list(self._wires.items()) if wire.stalled_for() > _STALLED}
-        return broken | stalled | set(self._failures)
+        return set(self._failures) | {
+            address
+            for address, wire in list(self._wires.items())
+            if wire.failure is not None or wire.stalled_for() > _STALLED
+        }
 
     def unlock(self) -> None:
         """Release what an interrupt has left locked by the running thread."""
@@ -370,9 +372,9 @@ class Link:
         if isinstance(error, exceptions.MovedError):
             self._go_to(await network.node_at((error.host, error.port)))
             self._guess = self._wire = None
-        elif isinstance(error, exceptions.TryAgainError):
-            pass  # half of the keys have moved; the others will
-        elif network.clustered and passes(error) and current:
+        elif not current or isinstance(error, exceptions.TryAgainError):
+            pass  # where commands go by now all is well; or half of the keys have moved so far
+        elif network.clustered and passes(error):
             # Somebody else names the one that has it now, with MOVED. The client's own look asks
             # one after the other, without a deadline, and may begin with the one that died.
             self._guess = other = await network.another(self._node, self._hub.suspects())

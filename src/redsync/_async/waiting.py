@@ -262,7 +262,7 @@ class Queue(Generic[P]):
             await self._wanted.wait(delay)
 
     async def _open(self, shift: _Shift) -> Line:
-        shift.line = None
+        shift.line = None  # the one before has nothing to do with what may go wrong now
         line = shift.line = await self._link.open_line(_CONNECT_TIMEOUT)
         await line.send(_TIME)
         self.opened = microseconds(await line.receive(_OVERTIME))

@@ -13,7 +13,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from time import monotonic, sleep
-from types import TracebackType
 from typing import Final
 
 __all__ = ["Cable", "CableError"]
@@ -59,12 +58,7 @@ class Cable:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._remove()
 
     @property

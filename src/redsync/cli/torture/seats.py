@@ -55,11 +55,13 @@ class Seat:
         self._process: WorkerProcess | None = None
 
     def __enter__(self) -> Seat:
-        with suppress(CableError):
-            self.cable = self._cleanup.enter_context(Cable(self.number))
-        where = [self.cable.near] if self.cable else []
-        self.proxy = self._cleanup.enter_context(FaultProxy(self._address, *where))
-        self._cleanup.callback(self.discard)
+        with self._cleanup as stack:
+            with suppress(CableError):
+                self.cable = stack.enter_context(Cable(self.number))
+            where = [self.cable.near] if self.cable else []
+            self.proxy = stack.enter_context(FaultProxy(self._address, *where))
+            stack.callback(self.discard)
+            self._cleanup = stack.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
