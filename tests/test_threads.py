@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import random
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from redis import Redis
+from redis.exceptions import ConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from redsync._runtime.sync import Line
 from redsync.cli.server import Server
 from redsync.sync import (
     Permit,
@@ -239,6 +243,48 @@ def test_a_connection_that_broke_is_not_left_to_the_garbage_collector(
             gc.enable()
         semaphore.close()
         disconnect(connected)
+
+
+class Closing(socket.socket):
+    """A socket whose connection another thread closes while this one uses it."""
+
+    line: Line
+    answer: bytes
+
+    def sendall(self, *_: object) -> None:
+        self.line.close()
+
+    def recv(self, *_: object) -> bytes:
+        self.line.close()
+        if not self.answer:
+            raise TimeoutError
+        return self.answer
+
+
+class Opened:
+    """A connection of redis-py."""
+
+    def __init__(self, using: socket.socket) -> None:
+        self._sock = using
+
+    def disconnect(self) -> None:
+        self._sock.close()
+
+
+@pytest.mark.parametrize("use", ["send", "receive", "receive nothing"])
+def test_whoever_uses_a_connection_that_another_thread_closes_lets_go_of_it(use: str) -> None:
+    end, other = socket.socketpair()
+    with other, Closing(fileno=end.detach()) as using:
+        using.line = Line(Opened(using))
+        using.answer = b"+OK\r\n" if use == "receive" else b""
+        if use == "send":
+            using.line.send(b"PING")
+        elif use == "receive":
+            assert using.line.receive(0.01) == b"OK"
+        else:
+            with pytest.raises((ConnectionError, RedisTimeoutError)):
+                using.line.receive(0.01)
+        assert using.fileno() == -1
 
 
 def test_threads_that_take_turns_at_once_find_their_own_permits(

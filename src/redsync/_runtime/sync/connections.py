@@ -87,6 +87,9 @@ class _Stream:
                 self._socket.sendall(packed)
         except BaseException as error:
             self._fail(error)
+        finally:
+            if self.failure is not None:
+                self._dispose()  # closed meanwhile, by a thread that left the descriptor to us
 
     def _read(self, timeout: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
@@ -107,12 +110,14 @@ class _Stream:
                 continue
             except BaseException as error:
                 self._fail(error)
+            finally:
+                if self.failure is not None:
+                    self._dispose()
         return self._arrived.popleft()
 
     def _fail(self, error: BaseException) -> NoReturn:
         """An exchange was cut off, perhaps by an interrupt: nobody knows whose reply is next."""
         self.close(error)
-        self._dispose()
         if isinstance(error, OSError):
             raise ConnectionError(self.failure) from None
         raise error
