@@ -154,7 +154,7 @@ async def test_a_token_that_comes_for_nobody_goes_back(
         far, near = make(connected, count=1), make(other, count=1)
         permit = await near.acquire(0)
         waiting = spawn(lambda: far.acquire(1))
-        await eventually(lambda: proxy.sent("BLPOP") == 1)
+        await eventually(lambda: proxy.sent("BLPOP") >= 1)
         proxy.partition(requests=False, replies=True)
         await permit.release()  # popped for somebody who will have gone when it arrives
         with pytest.raises(RedisSemaphoreTimeoutError):
@@ -177,7 +177,7 @@ async def test_it_goes_to_the_next_in_line_if_there_is_one(
         far, near = make(connected, count=1), make(other, count=1)
         permit = await near.acquire(0)
         impatient = spawn(lambda: far.acquire(1))
-        await eventually(lambda: proxy.sent("BLPOP") == 1)
+        await eventually(lambda: proxy.sent("BLPOP") >= 1)
         patient = spawn(lambda: far.acquire(10))
         await eventually(lambda: in_line(far) == 2)
         proxy.partition(requests=False, replies=True)
