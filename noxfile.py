@@ -40,7 +40,7 @@ SERVERS = {
 CLIENTS = ["redis==5.0.0", "redis==5.3.1", "redis==6.4.0", "redis==7.1.0", "redis>=8,<9"]
 """The oldest redis-py that is promised, and the last of each line since."""
 
-PARALLEL = ["-n", "5", "--dist", "worksteal"]
+PARALLEL = ["-n", "7", "--dist", "worksteal"]
 """Most tests wait most of the time. Each process of pytest has a server of its own."""
 
 

@@ -13,7 +13,8 @@ from ..support.aio import Handle, Redis, connect, disconnect, eventually, sleep,
 from .helpers import Make, assert_none_free, in_line, take
 from .states import becomes_whole, key, state
 
-pytestmark = pytest.mark.punctual  # leases have to end before anything is granted again
+# leases have to end before anything is granted again
+pytestmark = [pytest.mark.faults, pytest.mark.punctual]
 
 TTL = 0.6
 """The lease in these tests, in seconds."""

@@ -21,6 +21,8 @@ from .helpers import Make, in_line, left_alone, renewed, take
 from .losing import lose, losses
 from .states import becomes_whole, is_whole, key, state
 
+pytestmark = pytest.mark.faults
+
 LUA = SemaphoreInitStrategy.LUA
 
 

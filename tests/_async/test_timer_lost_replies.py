@@ -19,6 +19,8 @@ from .helpers import left_alone
 from .losing import lose, losses
 from .timing import NOW, MakeTimers, Record, after, emptied, is_empty
 
+pytestmark = pytest.mark.faults
+
 ARM, CANCEL, TURN, RENEW, REVIVE, DISCARD, SCAN = (
     evalsha(f"timers/{each}")
     for each in ("arm", "cancel", "turn", "renew", "revive", "discard", "scan")

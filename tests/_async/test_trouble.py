@@ -29,6 +29,8 @@ from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn, 
 from ..support.nodes import version
 from .helpers import Make, free, in_line, left_alone, renewed, settled, take
 
+pytestmark = pytest.mark.faults
+
 
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
