@@ -34,6 +34,49 @@ def test_a_slot_that_there_is_not_is_found(made: HandMade) -> None:
     assert made.promises(check) == ["slots"]
 
 
+def resize(made: HandMade, at: float, count: int, *, ended: float | None = None) -> None:
+    """It takes 0.1 s; one that ends later has no answer."""
+    how = "ok" if ended is None else "unknown"
+    made.add("2.1", "resize", "resized", at, ended or at + 0.1, how, count=count)
+
+
+@pytest.mark.parametrize("asked", [2.2, 9.0])
+def test_a_slot_beyond_the_new_number_of_permits_is_found(made: HandMade, asked: float) -> None:
+    resize(made, 0.5, 4)
+    resize(made, 1, 2)
+    made.hold("0.1", asked + 0.01, asked + 1, slot=2, fence=1, of="resized")
+    assert made.promises(check) == ["fewer permits"]
+
+
+def test_a_slot_below_the_new_number_of_permits_may_be_granted(made: HandMade) -> None:
+    resize(made, 1, 2)
+    made.hold("0.1", 5, 6, slot=1, fence=1, of="resized")
+    assert made.promises(check) == []
+
+
+def test_a_token_may_have_been_on_its_way_when_it_was_resized(made: HandMade) -> None:
+    resize(made, 1, 2)
+    made.hold("0.1", 2, 3, slot=2, fence=1, of="resized")
+    assert made.promises(check) == []
+
+
+@pytest.mark.parametrize(("at", "ended"), [(0.95, None), (2.5, None), (0.5, 2.0)])
+def test_whichever_resize_may_have_been_the_last_counts(
+    made: HandMade, at: float, ended: float | None
+) -> None:
+    resize(made, 1, 2)
+    resize(made, at, 3, ended=ended)
+    made.hold("0.1", 3, 4, slot=2, fence=1, of="resized")
+    assert made.promises(check) == []
+
+
+def test_a_resize_that_has_failed_does_not_count(made: HandMade) -> None:
+    resize(made, 1, 2)
+    made.add("2.1", "resize", "resized", 2, 2.1, "fail", count=3, error="E")
+    made.hold("0.1", 3, 4, slot=2, fence=1, of="resized")
+    assert made.promises(check) == ["fewer permits"]
+
+
 def test_who_was_killed_would_have_believed_until_the_end_of_the_lease(made: HandMade) -> None:
     made.hold("0.1", 1, None, fence=1)
     made.history.deaths["0.1"] = 1.5

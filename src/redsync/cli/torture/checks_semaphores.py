@@ -14,7 +14,7 @@ from typing import Final
 
 from ..fences import doubled, fallen, neighbours, overtaken
 from .history import History, Jump, Look, Operation
-from .terms import CANCELLED, GRACE, PERMIT_TTL, SEMAPHORES
+from .terms import CANCELLED, GRACE, OWN_TRY, PERMIT_TTL, SEMAPHORES
 from .verdict import ALLOWANCE, Violation, allowance
 
 __all__ = ["MARGIN", "Hold", "check", "holds_of", "protected"]
@@ -22,9 +22,11 @@ __all__ = ["MARGIN", "Hold", "check", "holds_of", "protected"]
 MARGIN: Final = 0.002 + 0.01 * PERMIT_TTL
 """By how much sooner than Redis a holder believes that its lease is over."""
 _SETTLED: Final = 0.4 * PERMIT_TTL
-_OWN_TRY: Final = 5.0
-"""Seconds after which a call that cannot ask for a permit fails."""
 _AT_LEAST: Final = 0.75
+_ON_ITS_WAY: Final = GRACE
+"""Seconds in which a token that was popped comes to somebody who waits, or goes back."""
+_STRAY: Final = 10.0
+"""Seconds in which a request arrives whose sender has died or given up."""
 _ALL_BACK: Final = PERMIT_TTL + GRACE / 2 + ALLOWANCE
 """Seconds after the last fault by which no lease is left of those who have died of it."""
 
@@ -145,8 +147,11 @@ def check(history: History) -> Iterator[Violation]:
         yield from _long_doubt(history, holds)
         yield from _fences(holds)
         yield from _timeouts(history, operations)
-        yield from _unused(history, operations, holds, shared.count)
-        yield from _not_back(history, operations, holds)
+        if shared.fixed:
+            yield from _unused(history, operations, holds, shared.count)
+            yield from _not_back(history, operations, holds)
+        else:
+            yield from _beyond(history, operations, holds)
         yield from _at_the_end(history, shared.name, shared.count)
 
 
@@ -154,6 +159,33 @@ def _strange_slots(holds: Sequence[Hold], count: int) -> Iterator[Violation]:
     for hold in holds:
         if not 0 <= hold.slot < count:
             yield Violation("slots", f"{hold} is none of {count}", hold.operations)
+
+
+def _beyond(
+    history: History, operations: Sequence[Operation], holds: Sequence[Hold]
+) -> Iterator[Violation]:
+    """A slot that was granted though it was beyond the number of permits: whatever may have been
+    that when it was asked for, and in the time before in which a token may have been on its way.
+    """
+    resizes = [each for each in operations if each.what == "resize" and each.how != "fail"]
+    for hold in holds:
+        before = [each for each in resizes if each.ok and each.ended + _ON_ITS_WAY < hold.asked]
+        if not before:
+            continue
+        last = max(before, key=lambda each: each.asked)
+        since = [
+            each
+            for each in resizes
+            if each.asked < hold.granted and _end_of_effect(history, each) >= last.asked
+        ]
+        if all(hold.slot >= each.facts["count"] for each in since):
+            text = f"{hold} after it had been resized to {last.facts['count']}"
+            yield Violation("fewer permits", text, (*hold.operations, *since))
+
+
+def _end_of_effect(history: History, resize: Operation) -> float:
+    """When a resize had surely its effect, if any: it may be sent again, and be held on its way."""
+    return resize.ended if resize.ok else history.end_of(resize) + _STRAY
 
 
 def _doubled(holds: Sequence[Hold]) -> Iterator[Violation]:
@@ -226,7 +258,7 @@ def _timeouts(history: History, operations: Sequence[Operation]) -> Iterator[Vio
         if each.how == "fail":
             bound = max(timeout or 0.0, _AT_LEAST)
         else:
-            bound = min(max(timeout or 0.0, _AT_LEAST), _OWN_TRY) if timeout else _OWN_TRY
+            bound = min(max(timeout or 0.0, _AT_LEAST), OWN_TRY) if timeout else OWN_TRY
             bound = max(bound, timeout or 0.0)
         if took < bound + ALLOWANCE:
             continue

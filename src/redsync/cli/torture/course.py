@@ -10,6 +10,8 @@ from typing import Final
 
 import redis
 
+from redsync.sync import RedisSemaphore
+
 from ..server import Server, ServerStartError
 from .clock import Clock, find_library
 from .heart import Heart, pulse_of
@@ -18,7 +20,7 @@ from .judge import Judge
 from .nemesis import Nemesis
 from .plan import Fault, storms
 from .seats import Seat
-from .terms import SEATS, event_names
+from .terms import PERMIT_TTL, SEATS, SEMAPHORES, event_names
 
 __all__ = ["Course", "Progress"]
 
@@ -93,6 +95,7 @@ class Course:
             clock = Clock(self._folder, find_library())
             server = _start_server(clock)
             cleanup.callback(server.stop)
+            _make_resized(server)
             seats = [
                 cleanup.enter_context(
                     Seat(n, self._seed, server.address, self._folder, journal, self._plant)
@@ -172,6 +175,16 @@ class Course:
 
 def _has_begun(path: Path) -> bool:
     return path.exists() and path.stat().st_size > 0
+
+
+def _make_resized(server: Server) -> None:
+    """Make what those who use it only attach to."""
+    with redis.Redis.from_url(server.url) as client:
+        for each in SEMAPHORES:
+            if each.fixed is None:
+                RedisSemaphore.create(
+                    client, each.name, count=each.count, permit_ttl=PERMIT_TTL
+                ).close()
 
 
 def _start_server(clock: Clock) -> Server:

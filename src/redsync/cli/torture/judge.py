@@ -22,7 +22,7 @@ from redsync.sync import (
 from ..._instants import micros_of
 from .history import Journal
 from .load_timers import SERIES, options, router_for
-from .terms import GRACE, PERMIT_TTL, SEMAPHORES, Shared
+from .terms import GRACE, OWN_TRY, PERMIT_TTL, SEMAPHORES, Shared
 from .verdict import ALLOWANCE
 
 __all__ = ["Judge"]
@@ -74,10 +74,13 @@ class Judge:
         semaphore = RedisSemaphore(
             self._client,
             shared.name,
-            count=shared.count,
+            count=shared.fixed,
             permit_ttl=PERMIT_TTL,
             identifier="judge",
         )
+        if shared.fixed is None:
+            sleep(OWN_TRY + ALLOWANCE)  # for those who were about to resize it
+            semaphore.resize(shared.count)
         began = monotonic()
         permits = []
         with suppress(RedisSemaphoreTimeoutError):

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import redis
 
-from redsync.exceptions import RedisSemaphoreTimeoutError
+from redsync.exceptions import RedisSemaphoreError, RedisSemaphoreTimeoutError
 
 from ..orders import Orders
 from .history import Entry, Journal
 from .terms import CANCELLATIONS, CANCELLED, PERMIT_TTL, SEMAPHORES, TRY, strategy_for
 from .world import CancelledCallError, World
 
-__all__ = ["Contender", "open_semaphores"]
+__all__ = ["Contender", "Resizer", "open_semaphores"]
 
 _TIMEOUTS: Final = (None, None, 0, 0.3, 1.0, 3.0, 8.0)
 _SHORT: Final = (0.0, 0.3)
@@ -24,6 +24,7 @@ _LONG: Final = (1.0, 2.5 * PERMIT_TTL)
 _SELDOM: Final = 0.15
 _REST: Final = (0.0, 0.15)
 _LOOK: Final = 0.1
+_RESIZE: Final = (0.5, 4.0)
 
 
 def open_semaphores(world: World, client: Any, seat: int, worker: str) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def open_semaphores(world: World, client: Any, seat: int, worker: str) -> dict[s
         each.name: world.package.RedisSemaphore(
             client,
             each.name,
-            count=each.count,
+            count=each.fixed,
             permit_ttl=PERMIT_TTL,
             semaphore_init_strategy=world.package.SemaphoreInitStrategy(strategy_for(each, seat)),
             identifier=worker,
@@ -116,6 +117,43 @@ class Contender:
         entry = self._journal.begin("release", name, acquired=acquired.number, lost=lost)
         try:
             await self._world.call(permit.release)
+        except (redis.RedisError, OSError) as error:
+            entry.end("unknown", error=f"{type(error).__name__}: {error}")
+        else:
+            entry.end("ok")
+
+
+class Resizer:
+    """A task or thread that changes the number of permits of those that are resized."""
+
+    def __init__(
+        self,
+        world: World,
+        journal: Journal,
+        orders: Orders,
+        rng: random.Random,
+        semaphores: dict[str, Any],
+    ) -> None:
+        self._world = world
+        self._journal = journal
+        self._orders = orders
+        self._rng = rng
+        self._semaphores = semaphores
+
+    async def run(self) -> None:
+        """Until told to rest."""
+        while not self._orders.given("rest"):
+            for each in SEMAPHORES:
+                if each.fewest is not None:
+                    await self._resize(each.name, self._rng.randint(each.fewest, each.count))
+            await self._world.sleep(self._rng.uniform(*_RESIZE))
+
+    async def _resize(self, name: str, count: int) -> None:
+        entry = self._journal.begin("resize", name, count=count)
+        try:
+            await self._world.call(self._semaphores[name].resize, count)
+        except RedisSemaphoreError as error:  # somebody else was faster
+            entry.end("fail", error=str(error))
         except (redis.RedisError, OSError) as error:
             entry.end("unknown", error=f"{type(error).__name__}: {error}")
         else:

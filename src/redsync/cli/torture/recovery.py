@@ -19,7 +19,8 @@ _OUTAGES: Final = ("restart", "pause", "blackout", "sleep", "client-pause")
 
 def recoveries(history: History) -> dict[str, dict[str, Any]]:
     """By what it is about: how often, and seconds."""
-    holds = [hold for each in SEMAPHORES for hold in holds_of(history.operations, each.name)]
+    steady = [each.name for each in SEMAPHORES if each.fixed]
+    holds = [hold for name in steady for hold in holds_of(history.operations, name)]
     deaths = list(_after_deaths(history, holds))
     runs = list(_taken_over(history))
     late = [each for each in (lateness(history, one) for one in armings_of(history)) if each]

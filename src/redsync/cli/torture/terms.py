@@ -13,6 +13,7 @@ __all__ = [
     "GRACE",
     "KINDS",
     "MAX_ATTEMPTS",
+    "OWN_TRY",
     "PERMIT_TTL",
     "SEATS",
     "SEMAPHORES",
@@ -35,6 +36,8 @@ SEATS: Final = 4
 
 PERMIT_TTL: Final = 2.0
 GRACE: Final = PERMIT_TTL / 2
+OWN_TRY: Final = 5.0
+"""Seconds after which a call that cannot ask for a permit, or resize, fails."""
 
 TIMER_LEASE: Final = 2.0
 SLICE: Final = TIMER_LEASE
@@ -63,14 +66,23 @@ class Shared:
 
     name: str
     count: int
+    """The number of permits; of one that is resized the most that it is resized to."""
     strategies: tuple[str, ...]
     """Who has an odd seat uses the last one."""
+    fewest: int | None = None
+    """The least that it is resized to; None: it is not."""
+
+    @property
+    def fixed(self) -> int | None:
+        """The number of permits that all who use it know, if there is one."""
+        return self.count if self.fewest is None else None
 
 
 SEMAPHORES: Final = (
     Shared("scripts", 3, ("lua",)),
     Shared("transactions", 2, ("optimistic_locking",)),
     Shared("mixed", 2, ("lua", "optimistic_locking")),
+    Shared("resized", 4, ("lua", "optimistic_locking"), fewest=1),
 )
 
 
