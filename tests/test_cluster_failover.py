@@ -19,7 +19,7 @@ from .support.nodes import Node
 from .support.sync import eventually, join, part, sleep
 from .support.usage import Usage
 
-pytestmark = pytest.mark.proof
+pytestmark = [pytest.mark.proof, pytest.mark.punctual(patient=True)]
 
 TTL = 6
 """The lease in these tests, in seconds: of half of it an outage costs nothing."""

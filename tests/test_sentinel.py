@@ -16,7 +16,11 @@ from .support.sentinel import Watched
 from .support.sync import eventually, join, part
 from .support.usage import Usage
 
-pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("collected")]
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.punctual(patient=True),
+    pytest.mark.usefixtures("collected"),
+]
 
 TTL = 6
 """The lease in these tests, in seconds: of half of it an outage costs nothing."""

@@ -28,7 +28,11 @@ from ..support.sentinel import Watched
 from .helpers import in_line
 from .states import key
 
-pytestmark = [pytest.mark.proof, pytest.mark.usefixtures("collected")]
+pytestmark = [
+    pytest.mark.proof,
+    pytest.mark.punctual(patient=True),
+    pytest.mark.usefixtures("collected"),
+]
 
 
 TTL = 5

@@ -409,7 +409,7 @@ async def test_many_cuts_while_many_work(
     def goes_on(seen: int) -> bool:
         return proxy.sent("") > seen + 40 or all(each.done() for each in workers)
 
-    workers = [spawn(partial(work, semaphore)) for semaphore in (far, near) for _ in range(5)]
+    workers = [spawn(partial(work, semaphore)) for semaphore in (far, near) for _ in range(3)]
     while not all(each.done() for each in workers):
         (proxy.reset_all if len(inside) % 2 else proxy.close_all)()
         await eventually(partial(goes_on, proxy.sent("")))

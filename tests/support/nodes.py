@@ -33,12 +33,13 @@ class Node(Server):
 
     def __init__(self, *options: str, executable: str | Path | None = None) -> None:
         name, password = _COPIER
+        all_of_it = ["~*", "&*", "+@all"] if version(executable) >= (6, 2) else ["~*", "+@all"]
         self._suspended = False
         super().__init__(
             *("--hz", "100", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"),
             *("--masteruser", name, "--masterauth", password),
             *("--user", name, "on", f">{password}", "+@all"),
-            *("--user", CLIENT["username"], "on", f">{CLIENT['password']}", "~*", "&*", "+@all"),
+            *("--user", CLIENT["username"], "on", f">{CLIENT['password']}", *all_of_it),
             *options,
             tcp=True,
             executable=executable,
@@ -187,7 +188,7 @@ def started(make: Callable[[], N]) -> N:
             node.start()
         except ServerStartError as error:
             text = str(error).lower()
-            if not ("in use" in text or "bind" in text or "port number too high" in text):
+            if not ("already in use" in text or "bind" in text or "port number too high" in text):
                 raise
         else:
             return node
@@ -195,7 +196,7 @@ def started(make: Callable[[], N]) -> N:
 
 
 @cache
-def version(executable: Path | None = None) -> tuple[int, int]:
+def version(executable: str | Path | None = None) -> tuple[int, int]:
     """Of the server that the tests run with; that of Redis which a Valkey is compatible with."""
     said = subprocess.run(
         [executable or find_server(), "--version"], capture_output=True, text=True, check=True
