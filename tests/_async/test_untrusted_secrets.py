@@ -120,7 +120,7 @@ async def test_what_comes_to_light_later_is_logged_without_secrets(
     router = Router()
     router.handler(topic="t")(lambda payload: None)
     with listening() as ear:
-        semaphore = RedisSemaphore(client, "x", count=1, permit_ttl=2)
+        semaphore = RedisSemaphore(client, "x", count=1, permit_ttl=10)
         event, timers = RedisEvent(client, "x"), Timers(redis_client=client, routers=[router])
         permit = await semaphore.acquire(5)
         async with timers:
