@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 import pytest
+import redis
 from click.testing import CliRunner, Result
 from redis import Redis, RedisCluster
 from redis.asyncio import RedisCluster as AsyncRedisCluster
@@ -25,7 +26,9 @@ from .support.sync import connect, disconnect, eventually
 from .test_cluster import cluster as cluster
 from .test_cluster import finish, key
 
-IN_CLUSTERS: Final = ["+asking", "+cluster|slots", "+command"]
+IN_CLUSTERS: Final = ["+asking", "+cluster|slots", "+command"] + (
+    ["+info"] if redis.VERSION < (5, 0, 8) else []
+)
 """Beside the others: what redsync sends there, and what redis-py has to know."""
 
 TRIED: Final = {"client|maint_notifications"}
