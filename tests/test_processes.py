@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -80,12 +79,15 @@ def test_there_are_never_more_holders_than_permits(
     start: Start, strategies: Sequence[str], count: int
 ) -> None:
     workers = crew(start, "busy", count, strategies)
-    holds = contend(workers, "busy", contenders=4, seconds=1.2, hold=0.002)
-    check(holds, count)
-    assert most_at_once(holds) == count, "not all permits were used at once"
-    takers = Counter(hold.process for hold in holds)
-    assert len(takers) == len(workers), takers
-    assert len(holds) >= 50, "hardly anything was tested"
+    holds: list[Hold] = []
+    # Until all permits were used at once, and by everybody: for a busy machine a turn is short.
+    while (
+        len(holds) < 50
+        or most_at_once(holds) < count
+        or len({hold.process for hold in holds}) < len(workers)
+    ):
+        holds += contend(workers, "busy", contenders=4, seconds=1.2, hold=0.002)
+        check(holds, count)
     assert_at_rest(workers[0], "busy", count)
 
 
