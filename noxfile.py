@@ -10,6 +10,7 @@ nox -s servers clients the tests against many servers, and with many versions of
 nox -s torture         a minute of work under faults; arguments go to `redsync torture`
 nox -s soak            ten minutes of churn, and a picture of memory, files, threads and keys
 nox -s mutants         break the package line by line, and see that tests notice
+nox -s bench           how fast it is beside its peers (-- --quick: a look, in a minute)
 """
 
 from __future__ import annotations
@@ -155,6 +156,14 @@ def soak(session: nox.Session) -> None:
     session.install("-e", ".[demo]", *groups("soak"))
     session.run("python", "tools/gen_sync.py", silent=True)
     session.run("python", "-W", "ignore::DeprecationWarning", "tools/soak.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure how fast it is, beside its peers, for docs/benchmarks (-- --quick; -- --rows 1,2)."""
+    session.install("-e", ".[demo]", *groups("bench"))
+    out = [] if {"--quick", "--rows"} & {*session.posargs} else ["--out", "docs/benchmarks"]
+    session.run("python", "-m", "benchmarks", *out, *session.posargs)
 
 
 @nox.session

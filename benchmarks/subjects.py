@@ -1,0 +1,170 @@
+"""What is measured: programs that take turns."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from .environments import OWN, EnvironmentsError
+
+__all__ = [
+    "PROGRAMS",
+    "Answer",
+    "Case",
+    "Results",
+    "Subject",
+    "SubjectError",
+    "of_each",
+    "take_turns",
+]
+
+PROGRAMS: Final = Path(__file__).parent / "programs"
+
+Answer = dict[str, Any]
+
+Results = dict[str, list[Sequence[Answer]]]
+"""For each case its rounds: the answers of its processes."""
+
+
+class SubjectError(Exception):
+    """A program has ended, or did not even begin."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One of those that are compared."""
+
+    name: str
+    program: str
+    """The module in `programs`."""
+    what: str
+    """Which of those that it has."""
+    arguments: tuple[str, ...] = ()
+    peer: str = OWN
+    """Whose environment it needs."""
+    processes: int = 1
+    only: str | None = None
+    """The transport that it can use; None: each."""
+
+
+class Subject:
+    """A program that runs.
+
+    Args:
+        python: The interpreter.
+        case: What it is.
+        loop: asyncio or uvloop.
+        url: The server.
+        core: The processor that it may use; None: any.
+    """
+
+    def __init__(self, python: Path, case: Case, loop: str, url: str, core: int | None) -> None:
+        self._complaints = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up
+        self._process = subprocess.Popen(
+            [
+                str(python),
+                str(PROGRAMS / f"{case.program}.py"),
+                loop,
+                case.what,
+                url,
+                *case.arguments,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            text=True,
+        )
+        if core is not None:
+            os.sched_setaffinity(self._process.pid, {core})
+
+    def __enter__(self) -> Subject:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._complaints.close()
+
+    def order(self, **order: Any) -> None:
+        """Have it begin a round."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> Answer:
+        """Wait for the end of the round; the first answer only tells that it is ready."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._complaints.seek(0)
+            raise SubjectError(f"it has ended: {self._complaints.read().strip()[-2000:]}")
+        answer: Answer = json.loads(line)
+        return answer
+
+
+def take_turns(
+    cases: Sequence[Case],
+    start: Callable[[Case], Subject],
+    rounds: int,
+    order: Mapping[str, Any],
+    tell: Callable[[str], None],
+    meter: Callable[[], Mapping[str, float]],
+) -> Results:
+    """Have all of them do as many rounds, one after the other, in another order each time.
+
+    A case with several processes has them work at the same time.  `meter` is read before and after
+    each round; by how much it rose is in its first answer, as "server".  One that
+    fails, or whose peer cannot be installed here, is left out, and told.
+    """
+    results: Results = {}
+    with ExitStack() as stack:
+        teams: dict[str, list[Subject]] = {}
+        for case in cases:
+            try:
+                team = [stack.enter_context(start(case)) for _ in range(case.processes)]
+                for subject in team:
+                    subject.answer()
+            except (SubjectError, EnvironmentsError) as error:
+                tell(f"left out: {case.name}: {error}")
+                continue
+            teams[case.name] = team
+        for number in range(-1, rounds):  # the first one only warms up
+            for name in _shuffled(teams, number):
+                before = meter()
+                try:
+                    answers = _round(teams[name], order)
+                except SubjectError as error:
+                    tell(f"left out: {name}: {error}")
+                    teams.pop(name)
+                    results.pop(name, None)
+                    continue
+                answers[0]["server"] = {each: now - before[each] for each, now in meter().items()}
+                if number >= 0:
+                    results.setdefault(name, []).append(answers)
+    return results
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    names = list(names)
+    random.Random(seed).shuffle(names)
+    return names
+
+
+def _round(team: Sequence[Subject], order: Mapping[str, Any]) -> Sequence[Answer]:
+    for subject in team:
+        subject.order(**order)
+    return [subject.answer() for subject in team]
+
+
+def of_each(results: Results, value: Callable[[Sequence[Answer]], float]) -> dict[str, list[float]]:
+    """Make a value of each round of each case."""
+    return {name: [value(answers) for answers in rounds] for name, rounds in results.items()}
