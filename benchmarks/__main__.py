@@ -49,10 +49,8 @@ def main(
     figures: list[Figure] = []
     with console.status("") as status:
         for number in numbers:
-            bench = Bench(
-                made, list(pythons), quick,
-                partial(_tell, console, status, number),
-            )  # fmt: skip
+            tell = partial(_tell, console, status, number)
+            bench = Bench(made, list(pythons), quick, tell)
             for figure in ROWS[number](bench):
                 figures.append(figure)
                 console.print(_line(figure))

@@ -122,8 +122,8 @@ def take_turns(
     """Have all of them do as many rounds, one after the other, in another order each time.
 
     A case with several processes has them work at the same time.  `meter` is read before and after
-    each round; by how much it rose is in its first answer, as "server".  One that
-    fails, or whose peer cannot be installed here, is left out, and told.
+    each round; by how much it rose is in its first answer, as "server".  One that fails, or whose
+    peer cannot be installed here, is left out, and told.
     """
     results: Results = {}
     with ExitStack() as stack:

@@ -48,6 +48,12 @@ def test_a_slot_beyond_the_new_number_of_permits_is_found(made: HandMade, asked:
     assert made.promises(check) == ["fewer permits"]
 
 
+def test_so_is_one_for_somebody_who_has_waited_since_before(made: HandMade) -> None:
+    resize(made, 1, 2)
+    made.hold("0.1", 3.2, 4, slot=2, fence=1, of="resized", asked=0.5)
+    assert made.promises(check) == ["fewer permits"]
+
+
 def test_a_slot_below_the_new_number_of_permits_may_be_granted(made: HandMade) -> None:
     resize(made, 1, 2)
     made.hold("0.1", 5, 6, slot=1, fence=1, of="resized")

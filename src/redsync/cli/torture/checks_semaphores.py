@@ -165,11 +165,11 @@ def _beyond(
     history: History, operations: Sequence[Operation], holds: Sequence[Hold]
 ) -> Iterator[Violation]:
     """A slot that was granted though it was beyond the number of permits: whatever may have been
-    that when it was asked for, and in the time before in which a token may have been on its way.
+    that when its token was popped.
     """
     resizes = [each for each in operations if each.what == "resize" and each.how != "fail"]
     for hold in holds:
-        before = [each for each in resizes if each.ok and each.ended + _ON_ITS_WAY < hold.asked]
+        before = [each for each in resizes if each.ok and _precedes(each, hold)]
         if not before:
             continue
         last = max(before, key=lambda each: each.asked)
@@ -181,6 +181,11 @@ def _beyond(
         if all(hold.slot >= each.facts["count"] for each in since):
             text = f"{hold} after it had been resized to {last.facts['count']}"
             yield Violation("fewer permits", text, (*hold.operations, *since))
+
+
+def _precedes(resize: Operation, hold: Hold) -> bool:
+    """Whether it was over when the token was popped: nobody takes one that is older than this."""
+    return resize.ended + _ON_ITS_WAY < hold.asked or resize.ended + PERMIT_TTL < hold.granted
 
 
 def _end_of_effect(history: History, resize: Operation) -> float:

@@ -16,7 +16,7 @@ from .history import Entry, Journal
 from .terms import CANCELLATIONS, CANCELLED, PERMIT_TTL, SEMAPHORES, TRY, strategy_for
 from .world import CancelledCallError, World
 
-__all__ = ["Contender", "Resizer", "open_semaphores"]
+__all__ = ["Contender", "open_semaphores"]
 
 _TIMEOUTS: Final = (None, None, 0, 0.3, 1.0, 3.0, 8.0)
 _SHORT: Final = (0.0, 0.3)
@@ -24,7 +24,7 @@ _LONG: Final = (1.0, 2.5 * PERMIT_TTL)
 _SELDOM: Final = 0.15
 _REST: Final = (0.0, 0.15)
 _LOOK: Final = 0.1
-_RESIZE: Final = (0.5, 4.0)
+_RESIZE: Final = (2.0, 20.0)
 
 
 def open_semaphores(world: World, client: Any, seat: int, worker: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def open_semaphores(world: World, client: Any, seat: int, worker: str) -> dict[s
 
 
 class Contender:
-    """A task or thread that acquires and releases permits.
+    """A task or thread that uses the semaphores.
 
     Args:
         deaf: Have it believe in a permit whatever that says: a fault that the checks must find.
@@ -67,11 +67,30 @@ class Contender:
         self._deaf = deaf
 
     async def run(self) -> None:
-        """Until told to rest."""
+        """Acquire and release permits, until told to rest."""
         names = list(self._semaphores)
         while not self._orders.given("rest"):
             await self._once(self._rng.choice(names), self._rng.choice(_TIMEOUTS))
             await self._world.sleep(self._rng.uniform(*_REST))
+
+    async def resize(self) -> None:
+        """Change the number of permits of those that are resized, until told to rest."""
+        while not self._orders.given("rest"):
+            for each in SEMAPHORES:
+                if each.fewest is not None:
+                    await self._resize(each.name, self._rng.randint(each.fewest, each.count))
+            await self._world.sleep(self._rng.uniform(*_RESIZE))
+
+    async def _resize(self, name: str, count: int) -> None:
+        entry = self._journal.begin("resize", name, count=count)
+        try:
+            await self._world.call(self._semaphores[name].resize, count)
+        except RedisSemaphoreError as error:  # somebody else was faster
+            entry.end("fail", error=str(error))
+        except (redis.RedisError, OSError) as error:
+            entry.end("unknown", error=f"{type(error).__name__}: {error}")
+        else:
+            entry.end("ok")
 
     async def _once(self, name: str, timeout: float | None) -> None:
         entry = self._journal.begin("acquire", name, timeout=timeout)
@@ -117,43 +136,6 @@ class Contender:
         entry = self._journal.begin("release", name, acquired=acquired.number, lost=lost)
         try:
             await self._world.call(permit.release)
-        except (redis.RedisError, OSError) as error:
-            entry.end("unknown", error=f"{type(error).__name__}: {error}")
-        else:
-            entry.end("ok")
-
-
-class Resizer:
-    """A task or thread that changes the number of permits of those that are resized."""
-
-    def __init__(
-        self,
-        world: World,
-        journal: Journal,
-        orders: Orders,
-        rng: random.Random,
-        semaphores: dict[str, Any],
-    ) -> None:
-        self._world = world
-        self._journal = journal
-        self._orders = orders
-        self._rng = rng
-        self._semaphores = semaphores
-
-    async def run(self) -> None:
-        """Until told to rest."""
-        while not self._orders.given("rest"):
-            for each in SEMAPHORES:
-                if each.fewest is not None:
-                    await self._resize(each.name, self._rng.randint(each.fewest, each.count))
-            await self._world.sleep(self._rng.uniform(*_RESIZE))
-
-    async def _resize(self, name: str, count: int) -> None:
-        entry = self._journal.begin("resize", name, count=count)
-        try:
-            await self._world.call(self._semaphores[name].resize, count)
-        except RedisSemaphoreError as error:  # somebody else was faster
-            entry.end("fail", error=str(error))
         except (redis.RedisError, OSError) as error:
             entry.end("unknown", error=f"{type(error).__name__}: {error}")
         else:

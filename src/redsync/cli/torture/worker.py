@@ -20,7 +20,7 @@ from ..orders import Orders, die_with
 from .heart import Heart
 from .history import Journal
 from .load_events import Events
-from .load_semaphores import Contender, Resizer, open_semaphores
+from .load_semaphores import Contender, open_semaphores
 from .load_timers import Setter
 from .terms import kind_of
 from .world import Load, Tasks, Threads, World
@@ -63,10 +63,8 @@ class Bench:
         )
         loads: list[Load] = [self._contender(n, semaphores).run for n in range(_CONTENDERS)]
         loads += [partial(events.wait, self._rng(f"waiter {n}")) for n in range(_WAITERS)]
-        resizer = Resizer(
-            self._world, self._journal, self._orders, self._rng("resizer"), semaphores
-        )
-        loads += [partial(events.set, self._rng("signals")), setter.run, resizer.run]
+        loads += [partial(events.set, self._rng("signals")), setter.run]
+        loads.append(self._contender(_CONTENDERS, semaphores).resize)
         with Heart(self._journal):
             async with setter.working():
                 await self._world.together(loads)
