@@ -247,5 +247,6 @@ def test_a_server_that_asks_for_a_password_in_other_words_is_understood() -> Non
     told = advised(exceptions.ResponseError("Protocol error: unauthenticated multibulk length"))
     assert isinstance(told, exceptions.AuthenticationError)
     assert "give the client a password" in str(told)
+    assert "use Redis 6.2" in str(advised(exceptions.ResponseError("syntax error")))
     other = exceptions.ResponseError("something else")
     assert advised(other) is other

@@ -413,3 +413,15 @@ async def test_what_somebody_else_wrote_is_told_once_until_it_is_gone(
         assert monotonic() < scene.pool.due()
     told = [each for each in caplog.records if each.name == "redsync"]
     assert len(told) == 2 and "did not write" in told[0].getMessage()
+
+
+async def test_why_a_server_refuses_to_renew_is_told_and_what_passes_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+    passing = [exceptions.ConnectionError("gone"), exceptions.WatchError("others were faster")]
+    for error in (*passing, exceptions.ResponseError("ERR syntax error")):
+        scene.backend.error = error
+        await scene.pool.tend()
+    [told] = [each.getMessage() for each in caplog.records if each.name == "redsync"]
+    assert repr(scene.pool.name) in told and "syntax error" in told

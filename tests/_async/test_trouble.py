@@ -48,7 +48,8 @@ async def limited(server: Server) -> AsyncIterator[Redis]:
 
 
 def allow(server: Server, rules: str) -> None:
-    assert server.ask(f"ACL SETUSER limited on >secret ~* &* {rules}") == "+OK"
+    channels = "&*" if version() >= (6, 2) else ""
+    assert server.ask(f"ACL SETUSER limited on >secret ~* {channels} {rules}") == "+OK"
 
 
 def configure(server: Server, option: str, value: object) -> None:
@@ -104,6 +105,19 @@ async def test_where_there_are_no_scripts_the_error_names_the_way_without(
         await recovers(semaphore)
     await semaphore.close()
     await disconnect(client)
+
+
+async def test_a_permit_that_the_server_forbids_to_renew_is_lost_and_the_log_says_why(
+    server: Server, limited: Redis, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    semaphore = make(limited, count=2, permit_ttl=1)
+    permit = await semaphore.acquire(0)
+    allow(server, "-@all")
+    await eventually(lambda: permit.lost)
+    [told] = [each.getMessage() for each in caplog.records if each.name == "redsync"]
+    assert repr(semaphore.name) in told and "ACL SETUSER" in told
+    allow(server, "+@all")
+    await recovers(semaphore)
 
 
 @pytest.mark.parametrize("strategy", [SemaphoreInitStrategy.LUA])

@@ -12,7 +12,7 @@ from weakref import WeakSet
 from redis import exceptions
 
 from .._protocol.owner import new_owner
-from .._protocol.trouble import is_garbage
+from .._protocol.trouble import is_garbage, passes
 from .._runtime.aio import Mutex
 from ..exceptions import RedsyncError
 from .link import ALLOWANCE, Address, Link
@@ -54,7 +54,7 @@ class Station(Generic[P]):
         self._followed = link.moves
         """How many moves to other servers have been a reason to tend."""
         self._told = ""
-        """What was said last of keys that hold something else."""
+        """What was said last of a server that refuses."""
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")
@@ -107,9 +107,9 @@ class Station(Generic[P]):
                 await self._tend(monotonic() + _TEND_PATIENCE)
             self._told = ""
         except (exceptions.RedisError, OSError, RedsyncError) as error:
-            if isinstance(error, RedsyncError) and self._told != str(error):
+            if not passes(error) and self._told != str(error):
                 self._told = str(error)
-                _log.warning("redsync: %s", error)
+                _log.warning("redsync: %r cannot be looked after: %s", self.name, error)
             if isinstance(error, exceptions.TimeoutError):
                 # A lease may be too short to wait until the connection counts as dead.
                 self._link.give_up_stalled(self._patience(), error)

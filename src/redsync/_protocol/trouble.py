@@ -16,12 +16,15 @@ _PASSING = (
     exceptions.MasterDownError,
     exceptions.ReadOnlyError,
     exceptions.TryAgainError,
+    exceptions.WatchError,
 )
 
 _UNAUTHENTICATED: Final = "unauthenticated"
 """Some servers say so, instead of NOAUTH, of a command with more than ten parts."""
 
 _LOGIN: Final = "give the client a password, and a user name if it is not the default one"
+
+_TOO_OLD: Final = "the server is too old: use Redis 6.2 or newer, or Valkey"
 
 _ADVICE = (
     (
@@ -35,8 +38,9 @@ _ADVICE = (
     ("OOM", "the server is out of memory: raise maxmemory, or let it evict other keys"),
     ("READONLY", "this server is a replica, or being replaced: point the client at the master"),
     ("LOADING", "the server is reading its data from disk: try again in a moment"),
-    ("timeout is not an integer", "the server is too old: use Redis 6.2 or newer, or Valkey"),
-    ("Unknown Redis command", "the server is too old: use Redis 6.2 or newer, or Valkey"),
+    ("timeout is not an integer", _TOO_OLD),
+    ("Unknown Redis command", _TOO_OLD),
+    ("syntax error", _TOO_OLD),
     ("unknown command", "the server forbids or lacks it; without scripts use OPTIMISTIC_LOCKING"),
 )
 
