@@ -11,7 +11,6 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import pytest
-import redis
 from redis.backoff import NoBackoff
 
 from redsync.aio import RedisEvent, RedisSemaphore, Router, Timers
@@ -87,7 +86,6 @@ async def test_a_server_that_is_not_there_makes_nobody_tell_the_password(place: 
     await check(client)
 
 
-@pytest.mark.skipif(redis.VERSION < (5, 1), reason="this redis-py leaves such a socket open")
 @pytest.mark.usefixtures("impatient")
 async def test_nor_a_socket_that_is_not_there(tmp_path: Path) -> None:
     query = f"username={quote(USER, safe='')}&password={quote(PASSWORD, safe='')}"
