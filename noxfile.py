@@ -30,7 +30,7 @@ WITHOUT_ZADD_GT = (
     " or test_watch or test_sentinel or test_cluster_failover or several_at_once"
     " or property_semaphore or property_timers or property_faults or renewal_by_itself"
     " or leave_nothing_behind or each_loop_takes_along or whatever_a_payload_is"
-    " or README.md-7 or README.md-8"
+    " or README.md-7 or README.md-8 or strategies or many_permits"
 )
 """What uses timers, or semaphores without scripts, if only beside other things; and what uses
 permissions for channels, which came with Redis 6.2.
