@@ -14,7 +14,7 @@ from redsync.aio import RedisEvent, RedisSemaphore, Router, Timers
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, background, connect, disconnect, eventually
-from ..support.resources import measure
+from ..support.resources import measure, workers
 
 FORGOTTEN = 10
 
@@ -60,6 +60,7 @@ async def test_dropped_clients_do_not_pile_up(
     quiet: Server, admin: Any, use: Callable[[Redis], Any]
 ) -> None:
     """A program that makes a client and an instance for each request, and closes only its own."""
+    await eventually(lambda: not workers())  # an earlier test's thread may be about to end
     before, tasks = measure(admin), background()
 
     def at_rest() -> bool:

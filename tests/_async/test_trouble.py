@@ -114,8 +114,10 @@ async def test_a_permit_that_the_server_forbids_to_renew_is_lost_and_the_log_say
     permit = await semaphore.acquire(0)
     allow(server, "-@all")
     await eventually(lambda: permit.lost)
-    [told] = [each.getMessage() for each in caplog.records if each.name == "redsync"]
-    assert repr(semaphore.name) in told and "ACL SETUSER" in told
+    # Of EVALSHA; and of EVAL before, if the first one came when the server did not know the script.
+    told = [each.getMessage() for each in caplog.records if each.name == "redsync"]
+    assert 1 <= len(told) <= 2
+    assert all(repr(semaphore.name) in each and "ACL SETUSER" in each for each in told)
     allow(server, "+@all")
     await recovers(semaphore)
 
