@@ -22,7 +22,7 @@ SEMAPHORES: Final = {
     "late commands": processes.Setting(clients=2),
     "late commands without effect": LATE,
     "losses": processes.Setting(under_way=0, losses=1, newcomers=1),
-    "failover": processes.Setting(clients=2, slots=1, count=1, under_way=0, failovers=1),
+    "failover": processes.Setting(clients=2, slots=1, count=1, failovers=1),
     "resizes": processes.Setting(clients=2, under_way=0, resizes=1),
     "clock behind": processes.Setting(clients=2, under_way=0, behind=True),
     "longer times": processes.Setting(clients=2, ttl=4, grace=2, under_way=0),

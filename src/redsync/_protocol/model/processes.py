@@ -207,7 +207,7 @@ class Processes:
             yield f"{what}, but does not hear it", after, ""
         if client.phase == IDLE:
             what = f"c{number} asks, and gives up"
-            for _, sent, _ in self._send(world, (ACQUIRE, owner, 0, 0), what):
+            for _, sent, _ in self._send(world, (ACQUIRE, owner, int(fresh), 0), what):
                 yield what, sent, ""
                 yield from self._send(sent, (RETURN, owner, ANY, 0), what)
                 asking = client._replace(phase=ASKS_AGAIN, owner=owner)
