@@ -115,6 +115,34 @@ def test_a_jump_by_less_than_the_rest_excuses_nothing(made: HandMade) -> None:
     assert made.promises(check) == ["no slot twice"]
 
 
+@pytest.mark.parametrize(("at", "found"), [(2.4, ["no slot twice"]), (2.6, [])])
+def test_a_jump_by_less_than_the_rest_ends_the_lease_earlier_by_as_much(
+    made: HandMade, at: float, found: list[str]
+) -> None:
+    made.hold("0.1", 1, None, fence=1)
+    made.history.deaths["0.1"] = 2.2
+    jump(made, 2.0, 0.5)
+    made.hold("1.1", at, 3, fence=2)
+    assert made.promises(check) == found
+
+
+def test_a_jump_before_the_renewal_that_counts_excuses_nothing(made: HandMade) -> None:
+    made.hold("0.1", 1, None, fence=1, renewals=(2.2,))
+    made.history.deaths["0.1"] = 2.3
+    jump(made, 2.0, 0.5)
+    made.hold("1.1", 3.9, 4.1, fence=2)
+    assert made.promises(check) == ["no slot twice"]
+
+
+def test_two_jumps_add_up(made: HandMade) -> None:
+    made.hold("0.1", 1, None, fence=1)
+    made.history.deaths["0.1"] = 1.4
+    jump(made, 1.5, 0.4)
+    jump(made, 1.6, 0.4)
+    made.hold("1.1", 2.25, 3, fence=2)
+    assert made.promises(check) == []
+
+
 def test_a_jump_back_excuses_nothing(made: HandMade) -> None:
     made.hold("0.1", 1, 2.5, fence=1)
     jump(made, 2.0, -1.5)

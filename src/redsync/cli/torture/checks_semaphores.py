@@ -1,8 +1,8 @@
 """What must be true of the permits.  Pure: a history in, violations out.
 
 docs/guarantees.md has the promises, and what is not promised.  In a run no data is lost, so the one
-thing that can make two processes believe in one slot is the server's clock: set forward by more
-than what is left of a lease, it ends that lease early.
+thing that can make two processes believe in one slot is the server's clock: set forward, it ends
+leases earlier by as much.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ __all__ = ["MARGIN", "Hold", "check", "holds_of", "protected"]
 
 MARGIN: Final = 0.002 + 0.01 * PERMIT_TTL
 """By how much sooner than Redis a holder believes that its lease is over."""
+_SAME: Final = 0.001
+"""Seconds within which two ends of a lease are one: each look reckons it anew."""
 _SETTLED: Final = 0.4 * PERMIT_TTL
 _AT_LEAST: Final = 0.75
 _ON_ITS_WAY: Final = GRACE
@@ -93,41 +95,31 @@ def holds_of(operations: Sequence[Operation], name: str) -> list[Hold]:
 
 
 def protected(hold: Hold, jumps: Sequence[Jump]) -> list[tuple[float, float]]:
-    """When nobody else may have its slot: all the time that its holder believes in it, but for the
-    time from a jump that may have ended its lease until that was surely renewed.
+    """When nobody else may have its slot: for as long as its holder believes in it, but for what
+    jumps of the clock have cut off the end of the lease that it knew of.
     """
     segments: list[tuple[float, float]] = []
-    begin: float | None = hold.granted
-    for jump in sorted(jumps, key=lambda each: each.began):
-        if jump.ended < hold.acquired.asked or jump.began >= hold.end:
-            continue
-        if _ahead(jump, jumps) < _rest(hold, jump):
-            continue
-        if begin is not None and begin < jump.began:
-            segments.append((begin, jump.began))
-        begin = _renewed_after(hold, jump)
-    if begin is not None and begin < hold.end:
-        segments.append((begin, hold.end))
+    until = -math.inf
+    for look in hold.acquired.looks:
+        if look.until - until < _SAME:
+            continue  # the same lease as before
+        until = look.until
+        begin, end = max(look.at, hold.granted), min(_cut(look, jumps), hold.end)
+        if segments and begin <= segments[-1][1]:
+            begin, end = segments[-1][0], max(end, segments[-1][1])
+            segments.pop()
+        if begin < end:
+            segments.append((begin, end))
     return segments
 
 
-def _ahead(jump: Jump, jumps: Sequence[Jump]) -> float:
-    """How much earlier leases end that were given before this jump and others just before it."""
-    since = jump.began - PERMIT_TTL
-    return sum(
-        each.seconds for each in jumps if each.seconds > 0 and since <= each.began <= jump.began
-    )
-
-
-def _rest(hold: Hold, jump: Jump) -> float:
-    """What was left of the lease at least; 0 if the holder had not looked at it yet."""
-    before = [look for look in hold.acquired.looks if look.at <= jump.began]
-    return before[-1].until - jump.began if before else 0.0
-
-
-def _renewed_after(hold: Hold, jump: Jump) -> float | None:
-    """When the holder knew of a renewal that it had asked for after the jump."""
-    return next((look.at for look in hold.acquired.looks if _sent(look) > jump.ended), None)
+def _cut(look: Look, jumps: Sequence[Jump]) -> float:
+    """The end of a lease, which is earlier by what the clock was set forward meanwhile."""
+    end, sent = look.until, _sent(look)
+    for jump in sorted(jumps, key=lambda each: each.began):
+        if jump.seconds > 0 and sent <= jump.ended and jump.began < end:
+            end = max(jump.began, end - jump.seconds)
+    return end
 
 
 def _sent(look: Look) -> float:
