@@ -103,11 +103,11 @@ def protected(hold: Hold, jumps: Sequence[Jump]) -> list[tuple[float, float]]:
     for look in hold.acquired.looks:
         if look.until - until < _SAME:
             continue  # the same lease as before
-        until = look.until
-        begin, end = max(look.at, hold.granted), min(_cut(look, jumps), hold.end)
+        begin = hold.granted if until == -math.inf else look.at
+        until, end = look.until, min(_cut(look, jumps), hold.end)
         if segments and begin <= segments[-1][1]:
-            begin, end = segments[-1][0], max(end, segments[-1][1])
-            segments.pop()
+            before = segments.pop()
+            begin, end = before[0], max(end, before[1])
         if begin < end:
             segments.append((begin, end))
     return segments
