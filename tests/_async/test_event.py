@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from redis.exceptions import RedisError
 
+from redsync._async import station
 from redsync._runtime.aio import connections
 from redsync.aio import RedisEvent, RedisEventError, RedisEventTimeoutError
 from redsync.cli.server import Server
@@ -338,10 +339,12 @@ async def test_a_key_of_another_type_is_named(client: Redis, event: RedisEvent) 
     await left_alone(client)  # though it could not ask for anything
 
 
+@pytest.mark.punctual
 async def test_a_connection_that_does_not_answer_any_more_is_given_up(
     server: Server, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connections, "STALLED", 0.3)
+    monkeypatch.setattr(station, "_TEND_PATIENCE", 60)  # else the watchdog would give it up too
     async with connect(proxy) as far:
         event = RedisEvent(far, "e")
         assert not await event.is_set()
