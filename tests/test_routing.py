@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 import redsync.sync
 from redsync import Backoff, RedisTimersPayloadError, Retry, Router, aio
+from redsync.routing import Policy
 
 
 class Callables:
@@ -105,6 +106,13 @@ def test_options_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         Router().handler(**{"topic": "t", **options})
+
+
+def test_what_a_handler_says_counts_for_more_than_what_is_said_for_all() -> None:
+    own: dict[str, Any] = {"max_attempts": 2, "backoff": Backoff(7), "lease": 3, "timeout": 4}
+    usual = Policy(max_attempts=5, backoff=Backoff(1), lease=30, timeout=60)
+    assert usual.applied(registered(lambda data: None, **own)) == Policy(**own)
+    assert usual.applied(registered(lambda data: None)) == usual
 
 
 @pytest.mark.parametrize("payload", [float("nan"), {1, 2}, b"bytes", object(), "\ud800"])

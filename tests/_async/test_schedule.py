@@ -198,6 +198,13 @@ async def test_what_has_never_begun_goes_back_at_a_stop() -> None:
     assert scene.scripts.outcomes == [outcome(18, "back")]
 
 
+async def test_what_a_last_turn_brings_whose_answer_was_lost_before_goes_back_too() -> None:
+    scene = Scene()
+    scene.server.answers.append(taken(17))
+    await scene.runner._finish()
+    assert scene.scripts.outcomes == [outcome(17, "back")]
+
+
 async def test_a_worker_ends_when_all_is_reported() -> None:
     scene = Scene()
     lease = await scene.take(17)
