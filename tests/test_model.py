@@ -73,12 +73,11 @@ class NoFence(Script):
         return record is not None and record.owner in (0, owner)
 
 
-class NoOwner(Script):
-    """A return and a seat name the slot and the fence."""
+class NoRefresh(Script):
+    """What is free at another master keeps its fences, which may be somebody's."""
 
-    def names(self, slot: int, fence: int, owner: int) -> bool:
-        record = self.records[slot]
-        return record is not None and record.fence == fence
+    def refresh(self) -> None:
+        pass
 
 
 class SameFence(Script):
@@ -229,7 +228,7 @@ BEHIND: Final = processes.Setting(clients=1, under_way=0, losses=1, behind=True)
 
 PLANTED: Final[list[tuple[type[Script], processes.Setting]]] = [
     (NoFence, LATE),
-    (NoOwner, FAILOVER),
+    (NoRefresh, FAILOVER),
     (SameFence, LATE),
     (ForgetsWhatWasSeen, BEHIND),
     (ReapsEarly, LATE),
