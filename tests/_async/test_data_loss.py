@@ -10,7 +10,7 @@ from redsync.aio import Permit, RedisSemaphore, SemaphoreInitStrategy
 from redsync.cli.server import Server
 
 from ..support.aio import Handle, Redis, connect, disconnect, eventually, sleep, spawn
-from .helpers import Make, assert_none_free, in_line, take
+from .helpers import Make, assert_none_free, in_line, renewed, take
 from .states import becomes_whole, key, state
 
 # leases have to end before anything is granted again
@@ -170,8 +170,9 @@ async def test_never_more_believe_than_the_newcomers_and_the_earlier_ones_for_a_
     other = connect(server)
     earlier, newcomer = make(count=COUNT, permit_ttl=TTL), make(other, count=COUNT, permit_ttl=TTL)
     permits = await take(earlier, COUNT)
+    await renewed(*permits)
     await client.flushall()
-    # It makes the semaphore before the others notice, unless they are faster.
+    # It makes the semaphore anew before the earlier ones renew again, a third of a lease later.
     granted = [await newcomer.acquire(4 * TTL) for _ in range(COUNT - 1)]
 
     async def at_most_count_believe() -> bool:

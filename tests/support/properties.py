@@ -81,15 +81,18 @@ def run(machine: Callable[[], RuleBasedStateMachine], examples: int, steps: int)
     chosen = settings()
     if not thorough():
         chosen = settings(chosen, max_examples=examples, stateful_step_count=steps)
-    factory: Any = machine  # it need not be a class
-    run_state_machine_as_test(factory, settings=chosen)
+    _run(machine, chosen)
 
 
 def search(machine: Callable[[], RuleBasedStateMachine]) -> None:
     """Have a machine run until a course fails; to shorten that is not worth the time."""
     chosen = settings(settings.get_profile(CI), max_examples=300, stateful_step_count=30)
-    factory: Any = machine
-    run_state_machine_as_test(factory, settings=chosen)
+    _run(machine, chosen)
+
+
+def _run(machine: Callable[[], RuleBasedStateMachine], chosen: settings) -> None:
+    run_it: Any = run_state_machine_as_test  # it has types in some versions of Hypothesis only
+    run_it(machine, settings=chosen)
 
 
 def picked(pick: int, choice: Sequence[T]) -> T | None:
