@@ -117,4 +117,4 @@ class RedisEvent:
 
     def _make_signals(self, session: Session) -> Signals:
         link = Link(session.hub, self._keys.signals)
-        return Signals(self._name, link, self._keys, session.wake)
+        return Signals(self._name, link, self._keys, partial(session.wake, self._key))

@@ -393,7 +393,7 @@ class RedisSemaphore:
         link = Link(session.hub, self._keys.meta)
         lua = self._strategy is SemaphoreInitStrategy.LUA
         backend: Backend = (Scripted if lua else Optimistic)(link, self._keys)
-        return Pool(self._name, link, backend, self._keys, session.wake)
+        return Pool(self._name, link, backend, self._keys, partial(session.wake, self._key))
 
 
 class _Home:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
 from time import monotonic
@@ -90,7 +91,7 @@ class Session:
             self._members.add(weakref.ref(member, self._notice))
             self._registry.sessions[self._client] = self
             self.attend(charge.place)
-        self.wake()
+        self.wake(key)
         found: C = charge
         return found
 
@@ -110,7 +111,7 @@ class Session:
         with self._mutex:
             if key in self._charges:
                 self._charges[key].leave(member)
-        self.wake()
+        self.wake(key)
 
     async def leave(self, key: Hashable, member: object) -> None:
         """A member goes; the last one leaves no task, thread or connection behind."""
@@ -126,7 +127,7 @@ class Session:
                 await charge.tend()  # something came for those who wait while it was closed
                 await self._retire(key, charge)
         watchdogs = list(self._watchdogs.values())
-        self.wake()
+        self.wake(key)
         if not self._charges:
             for watchdog in watchdogs:
                 await watchdog.worker.join(_CLOSING)
@@ -135,10 +136,10 @@ class Session:
                 # The watchdog has closed it, but perhaps while this one was still asking it.
                 self.hub.close()
 
-    def wake(self) -> None:
-        """A charge may be due earlier than it was, or has moved."""
+    def wake(self, key: Hashable = None) -> None:
+        """A charge, or with None each of them, may be due earlier than it was, or has moved."""
         for watchdog in list(self._watchdogs.values()):
-            watchdog.flag.set()
+            watchdog.stir(key)
 
     async def _retire(self, key: Hashable, charge: Charge) -> None:
         """Close what is idle; and forget it, if nobody has come to use it meanwhile."""
@@ -148,42 +149,68 @@ class Session:
                 if charge.idle() and self._charges.get(key) is charge:
                     del self._charges[key]
 
-    async def _watch(self, place: Address, flag: Flag) -> None:
+    async def _watch(self, place: Address, watchdog: _Watchdog) -> None:
         try:
-            await self._look_after(place, flag)
+            await self._look_after(place, watchdog)
         except BaseException:  # cancelled: most likely the loop is about to end
             self.hub.close()
             raise
 
-    async def _look_after(self, place: Address, flag: Flag) -> None:
+    async def _look_after(self, place: Address, watchdog: _Watchdog) -> None:
         # In the background: sentinels that do not answer must not cost anybody a lease.
         looking: Worker | None = None
         look = monotonic() + _LOOK if self.hub.network.guarded else math.inf
+        # To ask each of a thousand whenever something happens to one would keep a processor busy.
+        dues: dict[Hashable, float] = {}
         while True:
-            flag.clear()
-            charges = self._charges_at(place, flag)
-            if not charges:
+            watchdog.flag.clear()
+            if not self._note_stirred(place, watchdog, dues):
                 break
             now = monotonic()
-            for key, charge in charges:
-                if charge.due() <= now:
-                    await self._call_on(key, charge, flag)
+            for key in [key for key, due in dues.items() if due <= now]:
+                await self._call_on(key, watchdog.flag)
+                self._note_due(place, key, dues)
+            if not dues:
+                continue  # what there was has gone
             if now >= look:
                 look = now + _LOOK
                 if looking is None or not looking.alive:
                     looking = Worker(self.hub.leave_old_master, "redsync-looking")
-            due = min(look, *(charge.due() for _, charge in charges))
-            await flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
+            due = min(look, min(dues.values()))
+            await watchdog.flag.wait(min(max(_SHORTEST_SLEEP, due - monotonic()), _LONGEST_SLEEP))
         if looking is not None:
             await looking.join(_CLOSING)
 
-    def _charges_at(self, place: Address, flag: Flag) -> list[tuple[Hashable, Charge]]:
+    def _note_stirred(
+        self, place: Address, watchdog: _Watchdog, dues: dict[Hashable, float]
+    ) -> bool:
+        """Note when those are due that something happened to; False if there is nobody to look
+        after any more.
+        """
+        stirred = set()
+        while watchdog.stirred:
+            stirred.add(watchdog.stirred.popleft())
+        if dues and None not in stirred:
+            for key in stirred:
+                self._note_due(place, key, dues)
+        if not dues or None in stirred:
+            dues.clear()
+            dues.update((key, charge.due()) for key, charge in self._charges_at(place, watchdog))
+        return bool(dues)
+
+    def _note_due(self, place: Address, key: Hashable, dues: dict[Hashable, float]) -> None:
+        charge = self._charges.get(key)
+        if charge is not None and charge.place == place:
+            dues[key] = charge.due()
+        else:
+            dues.pop(key, None)
+
+    def _charges_at(self, place: Address, watchdog: _Watchdog) -> list[tuple[Hashable, Charge]]:
         """What the watchdog of a node has to look after; if that is nothing, its time is over."""
         with self._mutex:
             for each in self._charges.values():
                 self.attend(each.place)  # some may have moved to where there was none
-            watchdog = self._watchdogs.get(place)
-            if watchdog is None or watchdog.flag is not flag:
+            if self._watchdogs.get(place) is not watchdog:
                 return []  # an interrupt came before it was noted, and then there was another one
             charges = [item for item in self._charges.items() if item[1].place == place]
             if not charges:
@@ -193,7 +220,11 @@ class Session:
                 self.hub.close()
         return charges
 
-    async def _call_on(self, key: Hashable, charge: Charge, flag: Flag) -> None:
+    async def _call_on(self, key: Hashable, flag: Flag) -> None:
+        """Look after a charge, if it still is due."""
+        charge = self._charges.get(key)
+        if charge is None or charge.due() > monotonic():
+            return
         try:
             await charge.tend()
             await self._retire(key, charge)
@@ -213,7 +244,14 @@ def _wake(reference: weakref.ref[Session], dropped: weakref.ref[object]) -> None
 class _Watchdog:
     def __init__(self, session: Session, place: Address) -> None:
         self.flag = Flag()
-        self.worker = Worker(partial(session._watch, place, self.flag), "redsync-watchdog")
+        self.stirred: deque[Hashable] = deque()
+        """Not under a lock, which whoever collects the garbage must not take."""
+        self.worker = Worker(partial(session._watch, place, self), "redsync-watchdog")
+
+    def stir(self, key: Hashable) -> None:
+        """Have it look at a charge anew; None: at all of them."""
+        self.stirred.append(key)
+        self.flag.set()
 
 
 class _Registry:

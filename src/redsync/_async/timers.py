@@ -458,7 +458,8 @@ class Timers:
     def _make_schedule(self, session: Session) -> Schedule:
         link = Link(session.hub, self._scripts.keys.timeline)
         # Nothing that holds this instance: if it is forgotten, the schedule has to go too.
-        return Schedule(self._name, link, self._scripts, partial(list, self._duties), session.wake)
+        wake = partial(session.wake, self._key)
+        return Schedule(self._name, link, self._scripts, partial(list, self._duties), wake)
 
 
 class _Home:
