@@ -104,7 +104,7 @@ class Scene:
         self.schedule = Schedule("timers", way, self.scripts, lambda: ["t"], lambda: None)
         self.adoption = Passes()
         handler = Handler("t", None, lambda payload: None, 1)
-        duties = {"t": Duty(handler, Policy(3, Backoff(1.0), 30.0, None))}
+        duties = {"t": Duty.of(handler, Policy(3, Backoff(1.0), 30.0, None))}
         self.runner = Runner(self.schedule, duties, None, 1, "--", self.adoption)
 
     async def turn(self, *answers: Any) -> list[Claimed]:

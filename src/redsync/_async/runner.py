@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from redis import exceptions
 
@@ -31,12 +30,18 @@ _WINDING_UP: Final = 1.0
 _TROUBLE: Final = Backoff(0.05, maximum=2.0, jitter=0.2)
 
 
-@dataclass(frozen=True)
-class Duty:
+class Duty(NamedTuple):
     """A handler, and what holds for its runs."""
 
     handler: Handler
     policy: Policy
+    cancellable: bool
+    """Whether it ends early when it is told to."""
+
+    @classmethod
+    def of(cls, handler: Handler, policy: Policy) -> Duty:
+        """With this policy for all handlers that do not say otherwise."""
+        return cls(handler, policy.applied(handler), is_cancellable(handler.handler))
 
     @property
     def terms(self) -> Terms:
@@ -315,16 +320,16 @@ class Runner:
     ) -> Outcome | None:
         claimed, handler, policy = lease.claimed, duty.handler, duty.policy
         began = monotonic()
-        stoppable = is_cancellable(handler.handler)
-        if policy.timeout is not None and not stoppable:
+        if policy.timeout is not None and not duty.cancellable:
             lease.expires = began + policy.timeout
         try:
-            if not await self._crew.call(handler.handler, arguments, policy.timeout):
+            call = (handler.handler, arguments, policy.timeout)
+            if not await self._crew.call(*call, cancellable=duty.cancellable):
                 return None  # nobody else must run it beside that, until the lease has run out
         except Retry as wish:
             return self._failed(duty, claimed, wish, wish.delay)
         except BaseException as error:
-            if stoppable and isinstance(error, KeyboardInterrupt):
+            if duty.cancellable and isinstance(error, KeyboardInterrupt):
                 raise  # it is for the program, not for the handler
             # A handler may cancel itself, or call sys.exit(): that is its own affair.
             if self._cancelling and not isinstance(error, Exception):

@@ -137,7 +137,7 @@ class Timers:
             checked_handler(handler.handler)
         for handler in router.handlers:
             self.handlers_by_topics[handler.topic] = handler
-            self._duties[handler.topic] = Duty(handler, self._policy.applied(handler))
+            self._duties[handler.topic] = Duty.of(handler, self._policy)
         home = self._homes.peek()
         if home is not None and home.membership.station is not None:
             home.membership.station.topics_changed()

@@ -37,9 +37,21 @@ class Crew:
         task.add_done_callback(self._tasks.discard)
 
     async def call(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        timeout: float | None,
+        *,
+        cancellable: bool,
     ) -> bool:
         """Call a handler; a coroutine is cancelled when the time is up.
+
+        Args:
+            function: The handler.
+            arguments: What it takes.
+            timeout: How long it may take, in seconds.
+            cancellable: What `is_cancellable` says of it: to ask each time would take longer than
+                the call.
 
         Returns:
             False if this was cancelled and the handler goes on, as a thread does.
@@ -47,7 +59,7 @@ class Crew:
         Raises:
             TimeoutError: The time was up.
         """
-        if is_cancellable(function):
+        if cancellable:
             result = function(*arguments)
         else:
             if self._limiter is None:
@@ -59,8 +71,11 @@ class Crew:
             if not inspect.isawaitable(result):
                 return True
             # A plain function around a coroutine function, as decorators and lambdas are.
-        with anyio.fail_after(timeout):
+        if timeout is None:
             await result
+        else:
+            with anyio.fail_after(timeout):
+                await result
         return True
 
     def cancel(self) -> bool:

@@ -47,7 +47,12 @@ class Crew:
             Worker(self._work, self._name)
 
     def call(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None
+        self,
+        function: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        timeout: float | None,
+        *,
+        cancellable: bool,
     ) -> bool:
         """Call a handler; nobody can end it early.
 
