@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum
+
 import pytest
 from redis import exceptions
 
@@ -73,6 +75,13 @@ def test_commands_are_packed_by_bytes() -> None:
     )
 
 
+def test_whatever_is_a_text_or_a_number_is_packed_as_what_it_is() -> None:
+    class Name(str, Enum):
+        GPUS = "gpus"
+
+    assert pack(Name.GPUS, True, "x" * 100) == pack("gpus", 1, b"x" * 100)
+
+
 def test_a_request_says_if_it_may_have_been_executed_before() -> None:
     request = Script("event/take", b"k").request("me", "0", again=("me", "1"))
     [first], [again], [whole] = (
@@ -110,14 +119,14 @@ def test_the_slot_of_a_key_is_that_of_the_cluster(key: bytes, slot: int) -> None
 @pytest.mark.parametrize("name", ["x", "{x}", "a}b", "a{b}c", "ä"])
 def test_all_keys_of_an_object_are_in_one_slot(name: str) -> None:
     semaphore, event = SemaphoreKeys.of("p", name), EventKeys.of("p", name)
-    assert len({slot_of(key) for key in vars(semaphore).values()}) == 1
-    assert len({slot_of(key) for key in vars(event).values()}) == 1
-    assert len(set(vars(semaphore).values())) == 4
+    assert len({slot_of(key) for key in semaphore}) == 1
+    assert len({slot_of(key) for key in event}) == 1
+    assert len(set(semaphore)) == 4
     if "}" in name and "{" not in name:
         return  # the name of a timeline is its key
     timers = TimerKeys.of(name, None, clustered=True)
-    assert len({slot_of(key) for key in vars(timers).values()}) == 1
-    assert len(set(vars(timers).values())) == len(vars(timers))
+    assert len({slot_of(key) for key in timers}) == 1
+    assert len(set(timers)) == len(timers)
 
 
 def test_keys_that_a_cluster_would_scatter_are_refused() -> None:

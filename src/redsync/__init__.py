@@ -4,36 +4,39 @@
 `redsync.aio`, as they were in redsync 2.
 """
 
-from .aio import (
-    Backoff,
-    DeadTimer,
-    Handler,
-    HeldPermit,
-    MissedRuns,
-    Permit,
-    RedisEvent,
-    RedisEventError,
-    RedisEventTimeoutError,
-    RedisSemaphore,
-    RedisSemaphoreCountError,
-    RedisSemaphoreCountMismatchError,
-    RedisSemaphoreError,
-    RedisSemaphoreNotAcquiredError,
-    RedisSemaphorePermitLostError,
-    RedisSemaphoreTimeoutError,
-    RedisTimersConflictError,
-    RedisTimersError,
-    RedisTimersHandlerNotFoundError,
-    RedisTimersPayloadError,
-    RedsyncError,
-    Retry,
-    Router,
-    SemaphoreInitStrategy,
-    SemaphoreStatus,
-    Timer,
-    TimerRun,
-    Timers,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .aio import (
+        Backoff,
+        DeadTimer,
+        Handler,
+        HeldPermit,
+        MissedRuns,
+        Permit,
+        RedisEvent,
+        RedisEventError,
+        RedisEventTimeoutError,
+        RedisSemaphore,
+        RedisSemaphoreCountError,
+        RedisSemaphoreCountMismatchError,
+        RedisSemaphoreError,
+        RedisSemaphoreNotAcquiredError,
+        RedisSemaphorePermitLostError,
+        RedisSemaphoreTimeoutError,
+        RedisTimersConflictError,
+        RedisTimersError,
+        RedisTimersHandlerNotFoundError,
+        RedisTimersPayloadError,
+        RedsyncError,
+        Retry,
+        Router,
+        SemaphoreInitStrategy,
+        SemaphoreStatus,
+        Timer,
+        TimerRun,
+        Timers,
+    )
 
 __all__ = [
     "Backoff",
@@ -67,9 +70,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> object:
+    # Programs with threads need none of `redsync.aio`, which takes as long to import as all theirs.
+    if name in __all__:
+        from . import aio
+
+        value: object = getattr(aio, name)
+        globals()[name] = value
+        return value
     if name == "__version__":
         from importlib.metadata import version  # 30 ms that most programs do not need
 
         return version("redsync")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

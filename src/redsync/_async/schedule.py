@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
@@ -142,7 +141,7 @@ class Schedule(Station[Waiter[None]]):
     async def ask(self, command: Command, patience: float | None = None) -> Reply:
         """Have a command run, for so many seconds at most, or the usual time."""
         deadline = deadline_for(None) if patience is None else monotonic() + patience
-        with self._explained():
+        with self._explained:
             return await self._link.run(command, deadline)
 
     # A worker's turns
@@ -188,7 +187,7 @@ class Schedule(Station[Waiter[None]]):
             fresh = [each for each in turn.claimed if not self._goes_on(each, asked)]
             if self._outcomes:
                 self.news.set()  # among them may be what was given up just now
-        return replace(turn, claimed=fresh), asked
+        return turn._replace(claimed=fresh), asked
 
     def _goes_on(self, claimed: Claimed, asked: float) -> bool:
         """Whether it is no new run: this process was held up or without a server for longer than

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-_CRC16 = []
-for _byte in range(256):
-    _crc = _byte << 8
-    for _ in range(8):
-        _crc = (_crc << 1) ^ 0x1021 if _crc & 0x8000 else _crc << 1
-    _CRC16.append(_crc & 0xFFFF)
+from binascii import crc_hqx
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class SemaphoreKeys:
+class SemaphoreKeys(NamedTuple):
     """The keys of one semaphore, and the stem of the keys that end a blocked wait."""
 
     free: bytes
@@ -28,8 +21,7 @@ class SemaphoreKeys:
         return cls(stem + b":free", stem + b":held", stem + b":meta", stem + b":wake:")
 
 
-@dataclass(frozen=True)
-class EventKeys:
+class EventKeys(NamedTuple):
     """The keys of one event, and the stem of the keys that end a blocked wait."""
 
     signals: bytes
@@ -44,8 +36,7 @@ class EventKeys:
         return cls(stem + b":signals", stem + b":open", stem + b":sets", stem + b":wake:")
 
 
-@dataclass(frozen=True)
-class TimerKeys:
+class TimerKeys(NamedTuple):
     """The keys of one timeline, and the stems of those of a topic, a worker and a request."""
 
     timeline: bytes
@@ -128,7 +119,4 @@ def _tag(key: bytes) -> bytes | None:
 
 def slot_of(key: bytes) -> int:
     """The cluster's hash slot of a key: CRC16 (XMODEM) modulo 16384, as its specification says."""
-    crc = 0
-    for byte in _tag(key) or key:
-        crc = ((crc << 8) & 0xFFFF) ^ _CRC16[(crc >> 8) ^ byte]
-    return crc % 16384
+    return crc_hqx(_tag(key) or key, 0) % 16384

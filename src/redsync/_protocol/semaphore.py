@@ -131,8 +131,7 @@ class Tended(NamedTuple):
     facts: Facts
 
 
-@dataclass(frozen=True)
-class Lease:
+class Lease(NamedTuple):
     """One row of what is granted."""
 
     slot: int
@@ -143,8 +142,7 @@ class Lease:
     identifier: str
 
 
-@dataclass(frozen=True)
-class Contents:
+class Contents(NamedTuple):
     """Everything that Redis holds for a semaphore at one instant."""
 
     now: int

@@ -6,7 +6,6 @@ Times are whole microseconds here; those that come from Redis are of the server'
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from .keys import TimerKeys
@@ -76,8 +75,7 @@ class Terms(NamedTuple):
     max_attempts: int
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """The answer to a worker's turn."""
 
     now: int
