@@ -279,12 +279,11 @@ class Queue(Generic[P]):
                 return
             claim = self._host.claim()
             waiting = len(self._waiting)
-            slice_ = max(_SHORTEST_SLICE, self._host.slice())
-            lists = self._host.lists()
+            packed = [claim.command.packed()] if claim else []
+            if waiting:
+                lists, slice_ = self._host.lists(), max(_SHORTEST_SLICE, self._host.slice())
+                packed.append(pack("BLPOP", *lists, self._wake, f"{slice_:.3f}"))
             shift.blocked = waiting > 0
-        packed = [claim.command.packed()] if claim else []
-        if waiting:
-            packed.append(pack("BLPOP", *lists, self._wake, f"{slice_:.3f}"))
         more = waiting - 1 if self._flowing and self._counting else 0
         if more > 0:
             # One token for each round trip would be no faster than a connection for each waiter.

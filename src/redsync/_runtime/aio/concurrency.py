@@ -101,14 +101,13 @@ class Flag:
 
     def __init__(self) -> None:
         self._set = False
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._wakers: set[asyncio.Future[None]] = set()
 
     def set(self) -> None:
         """Wake whoever waits, and let whoever comes pass."""
         self._set = True
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+        for waker in self._wakers:
+            _wake(waker)
 
     def clear(self) -> None:
         """Let those who come wait."""
@@ -121,64 +120,95 @@ class Flag:
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait until it is set, at most so many seconds; tell whether it was."""
         if not self._set and (timeout is None or timeout > 0):
-            future = asyncio.get_running_loop().create_future()
-            self._waiting.add(future)
+            waker = asyncio.get_running_loop().create_future()
+            self._wakers.add(waker)
             try:
-                await within(future, timeout)
+                await _woken(waker, timeout)
             finally:
-                self._waiting.discard(future)
+                self._wakers.discard(waker)
         return self._set
 
 
 class Promise(Generic[T]):
     """One value that one task waits for."""
 
-    __slots__ = ("_future",)
+    __slots__ = ("_error", "_value", "_waker")
 
     def __init__(self) -> None:
-        self._future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        # Apart from the waker, which a timeout or a cancellation ends: just then it may come.
+        self._value: tuple[T] | None = None
+        self._error: BaseException | None = None
+        self._waker: asyncio.Future[None] | None = None
 
     def resolve(self, value: T) -> None:
-        """Hand over the value; to somebody who has left it does nothing."""
-        if not self._future.done():
-            self._future.set_result(value)
+        """Hand over the value; the first one counts."""
+        if not self._settled:
+            self._value = (value,)
+            self._announce()
 
     def fail(self, error: BaseException) -> None:
         """Hand over an error, to be raised."""
-        if not self._future.done():
-            self._future.set_exception(error)
-            self._future.exception()  # one who is cancelled at this instant will not ask for it
+        if not self._settled:
+            self._error = error
+            self._announce()
 
     async def wait(self, timeout: float | None) -> bool:
         """Wait for it, at most so many seconds; tell whether `result` has it."""
-        await within(self._future, timeout)
-        return self._future.done()
+        if not self._settled and (timeout is None or timeout > 0):
+            waker = self._waker = asyncio.get_running_loop().create_future()
+            if timeout is None:
+                await waker  # with no frame more for each of thousands who wait
+            else:
+                await _woken(waker, timeout)
+        return self._settled
 
     def result(self) -> T:
         """The value, or the error raised."""
-        return self._future.result()
+        if self._error is not None:
+            raise self._error
+        assert self._value is not None, "nobody asks before it is there"
+        return self._value[0]
+
+    @property
+    def _settled(self) -> bool:
+        return self._value is not None or self._error is not None
+
+    def _announce(self) -> None:
+        if self._waker is not None:
+            _wake(self._waker)
 
 
 async def within(future: asyncio.Future[Any], timeout: float | None) -> None:
     """Wait until the future is done or the time is up; neither cancels nor raises its error."""
     if future.done():
         return
-    timer = None
     waker = asyncio.get_running_loop().create_future()
 
-    def wake(_: object = None) -> None:
-        if not waker.done():
-            waker.set_result(None)
+    def wake(_: object) -> None:
+        _wake(waker)
 
     future.add_done_callback(wake)
-    if timeout is not None:
-        timer = asyncio.get_running_loop().call_later(timeout, wake)
+    try:
+        await _woken(waker, timeout)
+    finally:
+        future.remove_done_callback(wake)
+
+
+async def _woken(waker: asyncio.Future[None], timeout: float | None) -> None:
+    """Wait until it is woken, or the time is up."""
+    if timeout is None:
+        await waker
+        return
+    timer = asyncio.get_running_loop().call_later(timeout, _wake, waker)
     try:
         await waker
     finally:
-        future.remove_done_callback(wake)
-        if timer is not None:
-            timer.cancel()
+        timer.cancel()
+
+
+def _wake(waker: asyncio.Future[None]) -> None:
+    if not waker.done():
+        waker.set_result(None)
 
 
 class Lock:
