@@ -173,6 +173,10 @@ def test_fences_are_not_below_the_clock(both: Both) -> None:
     both.create(1)
     assert fences(both) == [both.micros + 1]
     assert contents(both).meta["version"] == str(both.micros)
+    grant = take(both)
+    both.micros += SECOND // 2
+    assert both.give_back(grant.handback())
+    assert fences(both) == [both.micros]
 
 
 def test_tokens_of_one_microsecond_have_fences_of_their_own_in_the_order_of_the_list(
@@ -211,6 +215,17 @@ def test_a_token_that_is_there_again_after_a_failover_is_not_doubled_by_its_retu
     [fence] = fences(both)
     assert both.give_back(Return(0, fence, "me:9"))
     assert free(both) == [0] and fences(both) != [fence]
+
+
+def test_a_permit_whose_token_is_in_the_list_and_not_its_lease_is_free_once(both: Both) -> None:
+    both.create(1)
+    grant = take(both)
+    both.damaged = True
+    for which in (both.lua, both.drafts):
+        both.redis.zrem(which.held, grant.token.slot)
+        both.redis.rpush(which.free, f"{grant.token.slot}:{grant.token.fence}")
+    assert both.give_back(grant.handback())
+    assert free(both) == [0] and fences(both) != [grant.token.fence]
 
 
 def test_all_that_a_request_was_granted_goes_back_and_nothing_else(both: Both) -> None:

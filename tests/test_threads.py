@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
@@ -28,6 +29,9 @@ from ._sync.helpers import in_line, left_alone, renewed
 from ._sync.states import becomes_whole, is_whole, state
 from .support.proxy import FaultProxy
 from .support.sync import connect, disconnect, eventually, spawn, together
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer  # in collections.abc from Python 3.12 on
 
 THREADS = 200
 
@@ -251,8 +255,9 @@ class Closing(socket.socket):
     line: Line
     answer: bytes
 
-    def sendall(self, *_: object) -> None:
+    def send(self, data: Buffer, *_: object) -> int:
         self.line.close()
+        return len(memoryview(data))
 
     def recv(self, *_: object) -> bytes:
         self.line.close()

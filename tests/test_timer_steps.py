@@ -14,7 +14,6 @@ from redis import Redis
 
 from redsync._protocol import scripts
 from redsync._protocol.keys import TimerKeys
-from redsync._protocol.resp import Parser
 from redsync._protocol.scripts import Request
 from redsync._protocol.timers import (
     BUDGET,
@@ -62,9 +61,7 @@ class Stage:
         text = scripts._SCRIPTS[request.script.name].decode()
         assert text.count("call('TIME')") == 1
         time = f"{{'{self.micros // SECOND}', '{self.micros % SECOND}'}}"
-        packed = request._again if again else request._first
-        [arguments] = Parser().feed(b"*%d\r\n%b" % (request._count, packed))
-        assert isinstance(arguments, list)
+        arguments = request._again if again else request._first
         return self.redis.execute_command("EVAL", text.replace("call('TIME')", time), *arguments)
 
     def named(self, request: str) -> str:

@@ -155,6 +155,8 @@ class Link:
     """The way to the node that has one key."""
 
     def __init__(self, hub: Hub, key: bytes) -> None:
+        self.clustered = hub.network.clustered
+        """Whether the client knows of other nodes."""
         self._hub = hub
         self._key = key
         self._node: Node | None = None
@@ -173,11 +175,6 @@ class Link:
     def moves(self) -> int:
         """How often commands may have come to another server than before, or a restarted one."""
         return self._changes + self._hub.replacements
-
-    @property
-    def clustered(self) -> bool:
-        """Whether the client knows of other nodes."""
-        return self._hub.network.clustered
 
     async def run(self, command: Command, deadline: float) -> Reply:
         """Have a command run, once, even if it has to be sent several times.
@@ -200,19 +197,27 @@ class Link:
 
     async def _run(self, command: Command, deadline: float) -> Reply:
         again = whole = False
-        pauses = Pauses(_BACKOFF)
+        pauses: Pauses | None = None
         told: exceptions.RedisError | None = None
         while True:
             wire: Wire | None = None
             try:
-                wire = await self.connected(deadline)
+                wire = self._wire
+                if wire is None or wire.failure is not None:
+                    wire = None
+                    wire = await self._connect(deadline)
                 again = again or (command.introduces and wire is not self._introduced)
-                reply = await self._send(wire, command, again, whole, deadline)
+                packed = command.packed(again=again, whole=whole)
+                if command.before:
+                    packets = (*command.before, packed)
+                    reply = (await wire.exchange(packets, deadline - monotonic()))[-1]
+                else:
+                    reply = await wire.call(packed, deadline - monotonic())
                 # To redis-py, MOVED is a kind of ASK.
                 if (
                     isinstance(reply, exceptions.AskError)
                     and not isinstance(reply, exceptions.MovedError)
-                    and self._hub.network.clustered
+                    and self.clustered
                 ):
                     reply = await self._ask(reply, command, again, deadline)
             except (exceptions.ConnectionError, exceptions.TimeoutError, OSError) as failure:
@@ -229,12 +234,13 @@ class Link:
                     whole = True
                     continue
                 told = reply
-            if isinstance(error, exceptions.AskError) and not self._hub.network.clustered:
+            if isinstance(error, exceptions.AskError) and not self.clustered:
                 raise advised(error)
             if wire is not None:
                 await self.look_again(error, wire, deadline)
             if not (passes(error) or isinstance(error, exceptions.MovedError)):
                 raise advised(error)
+            pauses = pauses or Pauses(_BACKOFF)
             pause = 0.0 if isinstance(error, exceptions.MovedError) else pauses.next()
             if monotonic() + pause >= deadline:
                 # A last try that ran out of time tells less than what the server said before.
@@ -339,15 +345,6 @@ class Link:
             self.place = node.address
             self._hub.moved()
         return node
-
-    async def _send(
-        self, wire: Wire, command: Command, again: bool, whole: bool, deadline: float
-    ) -> Reply:
-        packed = command.packed(again=again, whole=whole)
-        if not command.before:
-            return await wire.call(packed, deadline - monotonic())
-        replies = await wire.exchange((*command.before, packed), deadline - monotonic())
-        return replies[-1]
 
     async def _ask(
         self, error: exceptions.AskError, command: Command, again: bool, deadline: float

@@ -139,7 +139,8 @@ class Ledger:
     def _all(self) -> list[tuple[Permit, weakref.ref[object]]]:
         """Permits and tasks; a copy, as other threads may come in."""
         with self._mutex:
-            return [*self._permits.items(), *self._lent.items()]
+            own = list(self._permits.items())
+            return [*own, *self._lent.items()] if self._lent else own
 
 
 def _rank(permit: Permit) -> int:

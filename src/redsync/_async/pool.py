@@ -144,7 +144,7 @@ class Pool(Station[PermitWaiter]):
         """Make the semaphore, or join it; None if there is nothing to join."""
         if self._facts is not None:
             terms = self._terms
-        with self._explained():
+        with self._explained:
             facts = await self._backend.create(terms, count, self._facts, self._seen, deadline)
         if facts is not None:
             self._note(facts)
@@ -153,7 +153,7 @@ class Pool(Station[PermitWaiter]):
 
     async def contents(self, deadline: float) -> Contents:
         """Everything that Redis holds for it."""
-        with self._explained():
+        with self._explained:
             contents = await self._backend.contents(deadline)
             if not contents.meta:  # lost
                 await self._tend(deadline)
@@ -164,7 +164,7 @@ class Pool(Station[PermitWaiter]):
     async def resize(self, terms: Terms, count: int, deadline: float) -> Facts:
         """Change the number of permits; the facts afterwards tell whether somebody else won."""
         version = int((await self.contents(deadline)).meta["version"])
-        with self._explained():
+        with self._explained:
             resized = await self._backend.resize(terms, count, version, self._seen, deadline)
         if resized is None:
             raise RedisSemaphoreError(f"the semaphore {self.name!r} has just vanished; try again")
@@ -203,7 +203,7 @@ class Pool(Station[PermitWaiter]):
                 self._wake_watchdog()
             if not await self._wait(waiter, end):
                 break
-            with self._explained():
+            with self._explained:
                 grant = waiter.result()
             if grant.held:
                 return grant
@@ -218,7 +218,7 @@ class Pool(Station[PermitWaiter]):
         terms, identifier = member.terms, member.identifier
         began = monotonic()
         self._unsettled.add(owner)
-        with self._explained():
+        with self._explained:
             try:
                 found = await self._backend.acquire(owner, terms, self._seen, identifier, deadline)
             except exceptions.RedisError as error:
@@ -271,7 +271,7 @@ class Pool(Station[PermitWaiter]):
             self._returns[handback] = monotonic()
         try:
             deadline = monotonic() + PATIENCE
-            with self._explained():
+            with self._explained:
                 await self._backend.release(grant.token, grant.owner, self._seen, deadline)
         except BaseException:
             self._hurry()
@@ -490,7 +490,11 @@ class Pool(Station[PermitWaiter]):
 
     def _renew_within(self, ttl: float) -> bool:
         """Have the next tend come before a lease of this length is half over."""
-        latest = monotonic() + ttl / 3 * random.uniform(0.8, 1.2)
+        now = monotonic()
+        # Even the earliest one would hardly be earlier.
+        if now + ttl * (0.8 / 3 + 0.1) >= self._renewal:
+            return False
+        latest = now + ttl / 3 * random.uniform(0.8, 1.2)
         if latest + ttl / 10 >= self._renewal:
             return False
         self._renewal = latest

@@ -46,17 +46,17 @@ class Signals(Station[Waiter[str]]):
 
     async def set(self, request: str) -> None:
         """Add a signal."""
-        with self._explained():
+        with self._explained:
             await self._link.run(self._scripts.set(request), deadline_for(None))
 
     async def clear(self, request: str) -> None:
         """Remove all signals."""
-        with self._explained():
+        with self._explained:
             await self._link.run(self._scripts.clear(request), deadline_for(None))
 
     async def is_set(self) -> bool:
         """Whether a signal waits to be taken."""
-        with self._explained():
+        with self._explained:
             return await self._link.run(self._scripts.count, deadline_for(None)) != 0
 
     async def wait(self, owner: str, member: object, timeout: float | None) -> None:
@@ -75,7 +75,7 @@ class Signals(Station[Waiter[str]]):
             waiter: Waiter[str] = Waiter(owner, member)
             if not await self._wait(waiter, end):
                 break
-            with self._explained():
+            with self._explained:
                 signal = waiter.result()
             remaining = None if end is None else max(0.0, end - monotonic())
             if await self._confirm(owner, signal, deadline_for(remaining)):
@@ -97,7 +97,7 @@ class Signals(Station[Waiter[str]]):
     async def _take(self, owner: str, deadline: float) -> bool:
         # What is taken has its taker's name.
         self._given[owner] = owner
-        with self._explained():
+        with self._explained:
             try:
                 taken = parse_done(await self._link.run(self._scripts.take(owner), deadline))
             except exceptions.RedisError as error:

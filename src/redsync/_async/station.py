@@ -55,6 +55,8 @@ class Station(Generic[P]):
         """How many moves to other servers have been a reason to tend."""
         self._told = ""
         """What was said last of a server that refuses."""
+        self._explained = _Explained(keys, self.refusal)
+        """Around commands: names the keys, one of which holds something else than it should."""
         self._pid = os.getpid()
         own = wake + new_owner().encode()
         self._queue: Queue[P] = Queue(self, link, own, f"redsync-waiting-{name}")
@@ -103,7 +105,7 @@ class Station(Generic[P]):
         try:
             if unblocking:
                 await self._link.run(self._queue.unblocking, monotonic() + ALLOWANCE)
-            with self._explained():
+            with self._explained:
                 await self._tend(monotonic() + _TEND_PATIENCE)
             self._told = ""
         except (exceptions.RedisError, OSError, RedsyncError) as error:
@@ -189,10 +191,6 @@ class Station(Generic[P]):
     def _hurry(self) -> None:
         self._urgent = True
         self._wake_watchdog()
-
-    def _explained(self) -> _Explained:
-        """Around commands: names the keys, one of which holds something else than it should."""
-        return _Explained(self._keys, self.refusal)
 
 
 class _Explained:

@@ -6,15 +6,17 @@ import itertools
 import os
 import platform
 
-_prefix = os.urandom(8).hex()
 _numbers = itertools.count(1)
+_prefix = _identifier = ""
 
 
 def _renew() -> None:
-    global _prefix
+    global _prefix, _identifier
     _prefix = os.urandom(8).hex()
+    _identifier = f"{platform.node() or 'unknown'}:{os.getpid()}"
 
 
+_renew()
 os.register_at_fork(after_in_child=_renew)
 
 
@@ -25,4 +27,4 @@ def new_owner() -> str:
 
 def default_identifier() -> str:
     """Who this process is, for those who look at a semaphore's status."""
-    return f"{platform.node() or 'unknown'}:{os.getpid()}"
+    return _identifier

@@ -7,7 +7,7 @@ hot path, as they cost several times as much (docs/architecture.md).
 
 from __future__ import annotations
 
-from typing import TypeAlias, Union
+from typing import Final, TypeAlias, Union
 
 from redis import exceptions
 
@@ -40,16 +40,23 @@ def pack(*arguments: Argument) -> bytes:
 
 def pack_arguments(arguments: tuple[Argument, ...]) -> bytes:
     """The arguments of a command, without the header that counts them."""
-    parts = []
+    parts: list[bytes] = []
+    add = parts.append
     for argument in arguments:
-        if isinstance(argument, bytes):
-            data = argument
-        elif isinstance(argument, str):
+        # Not str(): that of a name which is a member of an enumeration is something else.
+        if isinstance(argument, str):
             data = argument.encode()
         else:
-            data = b"%d" % argument
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+            data = argument if isinstance(argument, bytes) else b"%d" % argument
+        length = len(data)
+        add(_LENGTHS[length] if length < 64 else b"$%d\r\n" % length)
+        add(data)
+        add(b"\r\n")
     return b"".join(parts)
+
+
+# Formatting a number takes as long as all the rest.
+_LENGTHS: Final = [b"$%d\r\n" % length for length in range(64)]
 
 
 def microseconds(reply: Reply) -> int:

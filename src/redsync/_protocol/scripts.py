@@ -22,10 +22,7 @@ class Script:
 
     def request(self, *arguments: Argument, again: tuple[Argument, ...] | None = None) -> Request:
         """The call with these arguments, and those for when it may have been executed before."""
-        first = pack_arguments(arguments)
-        return Request(
-            self, len(arguments), first, first if again is None else pack_arguments(again)
-        )
+        return Request(self, arguments, arguments if again is None else again)
 
     def request_on(
         self,
@@ -71,20 +68,21 @@ class Command:
 class Request(Command):
     """A call of a script."""
 
-    __slots__ = ("_again", "_count", "_first", "script")
+    __slots__ = ("_again", "_first", "script")
 
-    def __init__(self, script: Script, count: int, first: bytes, again: bytes) -> None:
+    def __init__(
+        self, script: Script, first: tuple[Argument, ...], again: tuple[Argument, ...]
+    ) -> None:
         self.before = ()
         self.introduces = False
         self.script = script
-        self._count = count
         self._first = first
         self._again = again
 
     def packed(self, *, again: bool = False, whole: bool = False) -> bytes:
         """The bytes to send."""
         arguments = self._again if again else self._first
-        return self.script.head(self._count, whole=whole) + arguments
+        return self.script.head(len(arguments), whole=whole) + pack_arguments(arguments)
 
 
 def _read(name: str) -> bytes:

@@ -317,15 +317,12 @@ class Network:
 
     def __init__(self, client: Client) -> None:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
+        self.clustered = isinstance(client, RedisCluster)
+        """Whether keys are spread over nodes."""
         pool: Any = getattr(client, "connection_pool", None)
         self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
         self._start = _Errand(self._initialize)
         self._map = _Errand(self._look)
-
-    @property
-    def clustered(self) -> bool:
-        """Whether keys are spread over nodes."""
-        return isinstance(self._client, RedisCluster)
 
     @property
     def guarded(self) -> bool:

@@ -34,6 +34,7 @@ Client: TypeAlias = Redis | RedisCluster
 """What users hand in."""
 
 _CHUNK = 65536
+_SLICE = 1.0
 
 
 class _Stream:
@@ -42,6 +43,9 @@ class _Stream:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket: socket.socket = connection._sock
+        self._slice = _SLICE
+        """For how long the socket waits at a time: each change is a system call."""
+        self._socket.settimeout(_SLICE)
         self._parser = Parser()
         self._arrived: deque[Reply] = deque()
         self._using = threading.Lock()
@@ -80,20 +84,29 @@ class _Stream:
             raise ConnectionError(self.failure)
 
     def _write(self, packed: bytes) -> None:
+        end = 0.0
         try:
             with self._using:
                 self._check()
-                self._socket.settimeout(STALLED)
-                self._socket.sendall(packed)
+                while True:
+                    try:
+                        sent = self._socket.send(packed)
+                    except builtins.TimeoutError:
+                        sent = 0
+                    if sent == len(packed):
+                        break
+                    packed = packed[sent:]
+                    end = end or time.monotonic() + STALLED
+                    if time.monotonic() >= end:
+                        raise builtins.TimeoutError(f"nothing can be sent for {STALLED} s")
         except BaseException as error:
             self._fail(error)
         finally:
             if self.failure is not None:
                 self._dispose()  # closed meanwhile, by a thread that left the descriptor to us
 
-    def _read(self, timeout: float) -> Reply:
+    def _read(self, deadline: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
-        deadline = time.monotonic() + timeout
         while not self._arrived:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -101,7 +114,9 @@ class _Stream:
             try:
                 with self._using:
                     self._check()
-                    self._socket.settimeout(remaining)
+                    if remaining < _SLICE or self._slice < _SLICE:
+                        self._slice = min(remaining, _SLICE)
+                        self._socket.settimeout(self._slice)
                     data = self._socket.recv(_CHUNK)
                 if not data:
                     raise OSError("closed by the server")
@@ -132,7 +147,7 @@ class Line(_Stream):
 
     def receive(self, timeout: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
-        return self._read(timeout)
+        return self._read(time.monotonic() + timeout)
 
 
 class _Exchange:
@@ -178,40 +193,51 @@ class Wire(_Stream):
 
     def call(self, packed: bytes, timeout: float) -> Reply:
         """Send one command and wait for its reply."""
-        return self.exchange((packed,), timeout)[0]
+        mine = _Exchange(packed)
+        self._perform((), mine, timeout)
+        if mine.outcome is None:
+            raise ConnectionError(self.failure)
+        return mine.outcome[0]
 
     def exchange(self, commands: Sequence[bytes], timeout: float) -> list[Reply]:
         """Send commands that follow each other, with none of another caller in between."""
         # Whoever waits for several replies waits for the last one.
         before = [_Exchange(packed, left=True) for packed in commands[:-1]]
         mine = _Exchange(commands[-1])
-        try:
-            with self._mutex:
-                self._check()
-                self._unsent += [*before, mine]
-                if self._led:
-                    mine.gate = threading.Lock()
-                    mine.gate.acquire()
-                else:
-                    self._led = mine.leads = True
-            deadline = mine.since + timeout
-            if mine.gate is not None:
-                self._follow(mine, mine.gate, deadline)
-            if mine.leads:
-                self._lead(mine, deadline)
-        except BaseException as error:
-            if not (mine.left and isinstance(error, TimeoutError)):
-                self.close(error)  # interrupted, perhaps with the lead in our hands
-            raise
-        outcomes = [each.outcome for each in (*before, mine)]
+        self._perform(before, mine, timeout)
         if mine.outcome is None:
             raise ConnectionError(self.failure)
+        outcomes = [each.outcome for each in (*before, mine)]
         return [outcome[0] for outcome in outcomes if outcome is not None]
 
     def stalled_for(self) -> float:
         """Seconds for which somebody has been waiting for an answer."""
         with self._mutex:
             return time.monotonic() - self._unanswered[0].since if self._unanswered else 0.0
+
+    def _perform(self, before: Sequence[_Exchange], mine: _Exchange, timeout: float) -> None:
+        deadline = mine.since + timeout
+        try:
+            batch: list[_Exchange] = []
+            with self._mutex:
+                self._check()
+                self._unsent += (*before, mine)
+                if self._led:
+                    mine.gate = threading.Lock()
+                    mine.gate.acquire()
+                else:
+                    self._led = mine.leads = True
+                    batch = self._take()
+            if mine.gate is not None:
+                self._follow(mine, mine.gate, deadline)
+                with self._mutex:
+                    batch = self._take() if mine.leads else []
+            if mine.leads:
+                self._lead(mine, batch, deadline)
+        except BaseException as error:
+            if not (mine.left and isinstance(error, TimeoutError)):
+                self.close(error)  # interrupted, perhaps with the lead in our hands
+            raise
 
     def _follow(self, mine: _Exchange, gate: threading.Lock, deadline: float) -> None:
         """Wait for the outcome or the lead."""
@@ -223,44 +249,57 @@ class Wire(_Stream):
             mine.left = True
         raise TimeoutError("no answer in time")
 
-    def _lead(self, mine: _Exchange, deadline: float) -> None:
+    def _lead(self, mine: _Exchange, batch: list[_Exchange], deadline: float) -> None:
         while mine.outcome is None:
-            with self._mutex:
-                batch, self._unsent = self._unsent, []
-                self._unanswered.extend(batch)
             if batch:
                 self._write(b"".join([each.packed for each in batch]))
             try:
-                reply = self._read(deadline - time.monotonic())
+                reply = self._read(deadline)
             except TimeoutError:
                 mine.left = True
-                self._hand_on_lead()
+                with self._mutex:
+                    stalled = self._hand_on_lead()
+                if stalled:
+                    self.close(f"no answer for {STALLED} s")
                 raise
+            stalled = False
             with self._mutex:
                 self._check()
                 self._answer(reply)
                 while self._arrived:
                     self._answer(self._arrived.popleft())
-        self._hand_on_lead()
+                if mine.outcome is None:
+                    batch = self._take()
+                else:
+                    stalled = self._hand_on_lead()
+            if stalled:
+                self.close(f"no answer for {STALLED} s")
+
+    def _take(self) -> list[_Exchange]:
+        """What is to be sent now."""
+        batch, self._unsent = self._unsent, []
+        self._unanswered.extend(batch)
+        return batch
 
     def _answer(self, reply: Reply) -> None:
         # In this order: if an interrupt comes, whoever is not in the list is woken by nobody.
         self._unanswered[0].answer(reply)
         self._unanswered.popleft()
 
-    def _hand_on_lead(self) -> None:
-        with self._mutex:
+    def _hand_on_lead(self) -> bool:
+        """Under the mutex; true if nobody leads any more, as the server does not answer."""
+        stalled = False
+        self._led = False
+        if self._unanswered or self._unsent:
+            heirs = (each for each in (*self._unanswered, *self._unsent) if not each.left)
             stalled = bool(self._unanswered) and (
                 time.monotonic() - self._unanswered[0].since >= STALLED
             )
-            heirs = (each for each in (*self._unanswered, *self._unsent) if not each.left)
             heir = None if stalled else next(heirs, None)
-            self._led = heir is not None
             if heir is not None:
-                heir.leads = True
+                self._led = heir.leads = True
                 heir.wake()
-        if stalled:
-            self.close(f"no answer for {STALLED} s")
+        return stalled
 
     def _on_failure(self) -> None:
         with self._mutex:
@@ -375,14 +414,11 @@ class Network:
 
     def __init__(self, client: Client) -> None:
         self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
+        self.clustered = isinstance(client, RedisCluster)
+        """Whether keys are spread over nodes."""
         pool: Any = getattr(client, "connection_pool", None)
         self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
         self._map = _Errand(self._look)
-
-    @property
-    def clustered(self) -> bool:
-        """Whether keys are spread over nodes."""
-        return isinstance(self._client, RedisCluster)
 
     @property
     def guarded(self) -> bool:

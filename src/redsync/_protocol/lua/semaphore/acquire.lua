@@ -22,7 +22,7 @@ local function grant(token)
   call('HSET', KEYS[3], 's' .. slot,
     fence .. ' ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. now .. ' ' .. ARGV[5])
   -- The first lease re-creates the key, without a time to live.
-  if call('ZADD', KEYS[2], string.format('%.0f', now + ARGV[2]), slot) == 1 then
+  if call('ZADD', KEYS[2], now + ARGV[2], slot) == 1 then
     call('PEXPIRE', KEYS[2], m[2])
   end
   return true
