@@ -13,7 +13,9 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
+from rich.table import Table
 
 from redsync.cli.server import find_server
 
@@ -21,8 +23,10 @@ from .bench import Bench
 from .environments import OWN, ROOT, Environments
 from .figures import Figure
 from .plots import draw
-from .report import save
+from .report import FIGURES, TITLES, load, publish, save, short
 from .rows import ROWS
+
+PUBLISHED: Final = ROOT / "docs" / "benchmarks"
 
 _VERSIONS: Final = ("3.11", "3.13")
 
@@ -31,7 +35,10 @@ _VERSIONS: Final = ("3.11", "3.13")
 @click.option("--quick", is_flag=True, help="Only have a look: one CPython, few and short rounds.")
 @click.option("--rows", default="", help="Which rows, such as 1,2,5; by default all.")
 @click.option("--python", "versions", multiple=True, help="Which CPython; by default 3.11, 3.13.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write what was measured.")
+@click.option(
+    "--out", type=click.Path(path_type=Path),
+    help="Where to write what was measured; rows that were not measured stay as they are there.",
+)  # fmt: skip
 @click.option(
     "--environments", type=click.Path(path_type=Path), default=ROOT / ".bench", show_default=True,
     help="Where to keep the environments of peers.",
@@ -51,26 +58,38 @@ def main(
         for number in numbers:
             tell = partial(_tell, console, status, number)
             bench = Bench(made, list(pythons), quick, tell)
-            for figure in ROWS[number](bench):
-                figures.append(figure)
-                console.print(_line(figure))
+            row = ROWS[number](bench)
+            figures += row
+            console.print(_table(number, row))
     if out is not None:
+        if (out / FIGURES).exists():
+            figures += [each for each in load(out)[0] if each.row not in numbers]
+            figures.sort(key=lambda each: each.row)
         save(out, figures, _surroundings(made), draw(out, figures))
+        if out.resolve() == PUBLISHED:
+            publish(ROOT / "README.md", figures)
 
 
 def _tell(console: Console, status: Status, number: int, text: str) -> None:
     status.update(f"row {number}: {text}")
     if text.startswith("left out"):
-        console.print(f"{number:>2}  {text}")
+        console.print(f"{number}. {escape(text)}")
 
 
-def _line(figure: Figure) -> str:
-    mark = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}[figure.met]
-    spread = figure.spread
-    return (
-        f"{figure.row:>2}  {figure.subject:<32} {figure.measure:<56} {figure.where:<32}"
-        f" {spread.median:>12,.3f} ({spread.low:,.3f}-{spread.high:,.3f}) {figure.unit} {mark}"
-    )
+def _table(number: int, figures: Sequence[Figure]) -> Table:
+    table = Table("", "", "", title=f"{number}. {TITLES[number]}", title_justify="left")
+    table.add_column("median", justify="right")
+    table.add_column("least to greatest", justify="right")
+    table.add_column("target")
+    for each in figures:
+        spread = each.spread
+        table.add_row(
+            each.subject, each.measure, each.where,
+            f"{short(spread.median)} {each.unit}",
+            f"{short(spread.low)} to {short(spread.high)}",
+            {True: "[green]met[/]", False: "[red]not met[/]", None: ""}[each.met],
+        )  # fmt: skip
+    return table
 
 
 def _find_python(version: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import redis
@@ -14,7 +15,7 @@ from redsync.cli.server import Server
 from .environments import Environments
 from .subjects import Case, Results, Subject, take_turns
 
-__all__ = ["Bench", "Where"]
+__all__ = ["Bench", "Where", "meter_of"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,19 @@ class Bench:
             for loop in loops
         ]
 
-    def compare(self, where: Where, cases: Sequence[Case], rounds: int, **order: Any) -> Results:
+    def compare(
+        self,
+        where: Where,
+        cases: Sequence[Case],
+        rounds: int,
+        *,
+        warm_up: bool = True,
+        **order: Any,
+    ) -> Results:
         """Have programs take turns on a server of their own; see `take_turns`."""
         self.tell(f"{where}: {', '.join(case.name for case in cases)}")
         with Server(tcp=True) as server, redis.Redis.from_url(server.url) as admin:
+            admin.ping()  # connected before anybody counts connections
             core = None
             if where.pinned:
                 core = min(os.sched_getaffinity(0))
@@ -83,16 +93,21 @@ class Bench:
                 url = urls[case.only or where.transport]
                 return Subject(python, case, where.loop, url, core)
 
-            return take_turns(cases, start, rounds, order, self.tell, lambda: _meter(admin))
+            meter = partial(meter_of, admin)
+            return take_turns(cases, start, rounds, order, self.tell, meter, warm_up)
 
 
-def _meter(admin: redis.Redis) -> Mapping[str, float]:
-    """What the server has done so far: its main thread, its commands but for this one."""
+def meter_of(admin: redis.Redis) -> Mapping[str, float]:
+    """What the server has done so far: its main thread, its commands but for this one.
+
+    "requests" are reads from connections, which may bring several commands; this one is one.
+    """
     info: dict[str, Any] = admin.info("everything")
     commands = {name: each for name, each in info.items() if name.startswith("cmdstat_")}
     commands.pop("cmdstat_info", None)
     return {
         "cpu": info["used_cpu_user_main_thread"] + info["used_cpu_sys_main_thread"],
+        "requests": info["total_reads_processed"],
         "commands": sum(each["calls"] for each in commands.values()),
         "usec": sum(each["usec"] for each in commands.values()),
     }

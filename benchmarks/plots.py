@@ -19,6 +19,9 @@ OURS: Final = "#2a6f97"
 OTHERS: Final = "#a9b4bc"
 
 
+SUMMARY: Final = "summary.svg"
+
+
 def draw(folder: Path, figures: Sequence[Figure]) -> list[str]:
     """Write a picture for each measure of several subjects; returns the names of the files."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,9 +29,31 @@ def draw(folder: Path, figures: Sequence[Figure]) -> list[str]:
     measures = dict.fromkeys((each.row, each.measure) for each in figures)
     for row, measure in measures:
         mine = [each for each in figures if (each.row, each.measure) == (row, measure)]
-        if len({each.subject for each in mine}) > 2:
+        if row > 2 and len({each.subject for each in mine}) > 2:
             names.append(_bars(folder, row, measure, mine))
+    _draw_summary(folder, figures)
     return names
+
+
+def _draw_summary(folder: Path, figures: Sequence[Figure]) -> None:
+    """Rows 1 and 2, at the last place of each."""
+    picture, plots = pyplot.subplots(1, 2, figsize=(10, 2.8))
+    for row, plot, title in zip((1, 2), plots, ("asyncio", "threads"), strict=True):
+        mine = [
+            each for each in figures if each.row == row and each.measure.startswith("time against")
+        ]
+        pinned = [each for each in mine if "one core" in each.where and "uvloop" not in each.where]
+        shown = [each for each in pinned if each.where == pinned[-1].where]
+        shown.sort(key=lambda each: -each.spread.median)  # the first bar is at the bottom
+        for number, figure in enumerate(shown):
+            _bar(plot, number, figure)
+        plot.set_yticks(range(len(shown)), [each.subject for each in shown])
+        plot.set_title(f"{title}: acquire + release", fontsize=9)
+        plot.set_xlabel("times as long as two PINGs of redis-py", fontsize=9)
+        plot.spines[["top", "right"]].set_visible(False)
+    picture.tight_layout()
+    picture.savefig(folder / SUMMARY, metadata={"Date": None})
+    pyplot.close(picture)
 
 
 def _bars(folder: Path, row: int, measure: str, figures: Sequence[Figure]) -> str:

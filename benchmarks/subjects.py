@@ -118,26 +118,18 @@ def take_turns(
     order: Mapping[str, Any],
     tell: Callable[[str], None],
     meter: Callable[[], Mapping[str, float]],
+    warm_up: bool = True,
 ) -> Results:
     """Have all of them do as many rounds, one after the other, in another order each time.
 
     A case with several processes has them work at the same time.  `meter` is read before and after
     each round; by how much it rose is in its first answer, as "server".  One that fails, or whose
-    peer cannot be installed here, is left out, and told.
+    peer cannot be installed here, is left out, and told.  A round to warm up does not count.
     """
     results: Results = {}
     with ExitStack() as stack:
-        teams: dict[str, list[Subject]] = {}
-        for case in cases:
-            try:
-                team = [stack.enter_context(start(case)) for _ in range(case.processes)]
-                for subject in team:
-                    subject.answer()
-            except (SubjectError, EnvironmentsError) as error:
-                tell(f"left out: {case.name}: {error}")
-                continue
-            teams[case.name] = team
-        for number in range(-1, rounds):  # the first one only warms up
+        teams = _started(cases, lambda case: stack.enter_context(start(case)), tell)
+        for number in range(-1 if warm_up else 0, rounds):
             for name in _shuffled(teams, number):
                 before = meter()
                 try:
@@ -151,6 +143,26 @@ def take_turns(
                 if number >= 0:
                     results.setdefault(name, []).append(answers)
     return results
+
+
+def _started(
+    cases: Sequence[Case], start: Callable[[Case], Subject], tell: Callable[[str], None]
+) -> dict[str, list[Subject]]:
+    """The processes of each case, ready. All get ready at the same time."""
+    teams: dict[str, list[Subject]] = {}
+    for case in cases:
+        try:
+            teams[case.name] = [start(case) for _ in range(case.processes)]
+        except EnvironmentsError as error:
+            tell(f"left out: {case.name}: {error}")
+    for name, team in list(teams.items()):
+        try:
+            for subject in team:
+                subject.answer()
+        except SubjectError as error:
+            tell(f"left out: {name}: {error}")
+            del teams[name]
+    return teams
 
 
 def _shuffled(names: Iterable[str], seed: int) -> list[str]:

@@ -10,6 +10,9 @@ from rounds import Answer, AsyncRound, Clock, serve_async
 
 from redsync.aio import RedisSemaphore, Router, Timers
 
+SETTLED = 1.0
+"""Seconds until the connections are open."""
+
 
 async def _rest(seconds: float) -> Answer:
     clock = Clock()
@@ -37,6 +40,8 @@ async def both(url: str) -> AsyncRound:
     other = RedisSemaphore(Redis.from_url(url), "one", count=1)
     waiting = asyncio.create_task(other.acquire())
 
+    await asyncio.sleep(SETTLED)
+
     async def round_(seconds: float) -> Answer:
         answer = await _rest(seconds)
         assert permit.held and not waiting.done()
@@ -56,6 +61,8 @@ async def worker(url: str) -> AsyncRound:
     timers = Timers(redis_client=Redis.from_url(url), routers=[router])
     await timers.set_timer("t", "1", None, timedelta(days=1))
     running = asyncio.create_task(timers.run_forever())
+
+    await asyncio.sleep(SETTLED)
 
     async def round_(seconds: float) -> Answer:
         answer = await _rest(seconds)

@@ -83,8 +83,8 @@ class Arq:
 
         async def end() -> None:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await worker.close()
+            # It cancels whatever has not ended, and raises that.
+            await asyncio.gather(task, worker.close(), return_exceptions=True)
 
         return end
 
@@ -168,7 +168,7 @@ class Huey:
     async def set(self, dues: list[float]) -> None:
         """Set a timer for each instant."""
         for due in dues:
-            self._task.schedule(args=(due,), eta=datetime.fromtimestamp(due), convert_utc=True)
+            self._task.schedule(args=(due,), eta=datetime.fromtimestamp(due))
 
     async def run(self, runs: Runs) -> Callable[[], Any]:
         """Begin to run them; returns what ends that."""

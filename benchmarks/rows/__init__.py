@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..bench import Bench
 from ..figures import Figure
-from . import costs, permits, timers, waiting
+from . import costs, growth, permits, timers, waiting
 
 __all__ = ["ROWS"]
 
@@ -24,4 +24,7 @@ ROWS: dict[int, Callable[[Bench], Sequence[Figure]]] = {
     11: costs.idle,
     12: costs.server,
     13: costs.importing,
+    14: growth.growth,
+    15: growth.capacity,
+    16: costs.layers,
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from ..bench import Bench, Where
 from ..environments import OWN
 from ..figures import Figure, Sheet, ratios
 from ..subjects import Answer, Case, of_each
 
-__all__ = ["idle", "importing", "server"]
+__all__ = ["idle", "importing", "layers", "server"]
 
 LISTS = "BLPOP and RPUSH"
 
@@ -27,27 +28,32 @@ print(1000 * (time.perf_counter() - began))
 def idle(bench: Bench) -> Sequence[Figure]:
     """Row 11: a process that holds, one that waits, a worker of timers, with the usual leases."""
     sheet = Sheet(11)
-    where, seconds = Where(bench.pythons[-1]), 5.0 if bench.quick else 60.0
+    where, seconds = Where(bench.pythons[-1]), 3.0 if bench.quick else 60.0
 
-    def rate(what: str) -> float:
-        results = bench.compare(where, [Case(what, "idle_aio", what)], 1, seconds=seconds)
-        [[answer]] = results[what]
-        return float(answer["server"]["commands"] / answer["seconds"])
+    def rates(what: str) -> tuple[float, float]:
+        case = Case(what, "idle_aio", what)
+        [[answer]] = bench.compare(where, [case], 1, warm_up=False, seconds=seconds)[what]
+        # The second reading of the meter has come with a request of its own.
+        sent, run = answer["server"]["requests"] - 1, answer["server"]["commands"]
+        return sent / answer["seconds"], run / answer["seconds"]
 
-    holder = rate("holder")
-    for measure, value, most in (
-        ("of a process that waits", rate("both") - holder, 0.5),
-        ("of a process that holds", holder, 0.2),
-        ("of a worker of timers", rate("worker"), 0.2),
+    holder, both, worker = rates("holder"), rates("both"), rates("worker")
+    waiter = both[0] - holder[0], both[1] - holder[1]
+    for measure, (sent, run), most in (
+        ("a process that waits", waiter, 0.5),
+        ("a process that holds", holder, 0.2),
+        ("a worker of timers", worker, 0.2),
     ):
-        sheet.add(where, "redsync", f"commands {measure}", [value], "/s", most=most)
+        sheet.add(where, "redsync", f"requests of {measure}", [sent], "/s", most=most)
+        what = f"commands for {measure}, those of scripts too"
+        sheet.add(where, "redsync", what, [run], "/s")
     return sheet.figures
 
 
 def server(bench: Bench) -> Sequence[Figure]:
     """Row 12: CPU time of the server's main thread."""
     sheet = Sheet(12)
-    rounds, seconds = (3, 0.3) if bench.quick else (10, 1.0)
+    rounds, seconds = (2, 0.2) if bench.quick else (10, 1.0)
     for where in bench.everywhere(pinned=True):
         for kind, program, most in (
             ("one at a time", "uncontended_aio", 1.5),
@@ -71,6 +77,38 @@ def _usec(answers: Sequence[Answer]) -> float:
     return float(answers[0]["server"]["usec"] / answers[0]["operations"])
 
 
+LAYERS = (
+    ("wire", "two PINGs over our connection"),
+    ("scripts", "the two scripts over it"),
+    ("link", "and each of them has one effect"),
+    ("pool", "and the permit is renewed, until it is given back"),
+    ("semaphore", "acquire and release"),
+)
+
+
+def layers(bench: Bench) -> Sequence[Figure]:
+    """Row 16: what each layer adds, from a bare connection to what users call."""
+    sheet = Sheet(16)
+    rounds, seconds = (1, 0.05) if bench.quick else (20, 0.3)
+    where = Where(bench.pythons[-1], pinned=True)
+    for kind, program in (("tasks", "aio"), ("threads", "threads")):
+        cases = [
+            Case("two PINGs of redis-py", f"uncontended_{program}", "pings"),
+            Case("two PINGs on a bare connection", f"uncontended_{program}", "raw"),
+            *(Case(name, f"layers_{program}", what) for what, name in LAYERS),
+        ]
+        results = bench.compare(where, cases, rounds, seconds=seconds)
+        for measure, value in (
+            ("time", lambda answers: median(answers[0]["samples"])),
+            ("client CPU", lambda answers: answers[0]["cpu"] / answers[0]["operations"]),
+            ("server CPU", _cpu),
+        ):
+            for name, values in of_each(results, value).items():
+                micros = [1e6 * each for each in values]
+                sheet.add(where, name, f"{kind}: {measure}", micros, "µs")
+    return sheet.figures
+
+
 def importing(bench: Bench) -> Sequence[Figure]:
     """Row 13: the import, beyond that of redis."""
     sheet = Sheet(13)
@@ -78,7 +116,7 @@ def importing(bench: Bench) -> Sequence[Figure]:
         command: list[str | Path] = [bench.environments.python(version, OWN), "-c", _IMPORT]
         times = [
             float(subprocess.run(command, capture_output=True, check=True).stdout)
-            for _ in range(5 if bench.quick else 21)
+            for _ in range(3 if bench.quick else 21)
         ]
         sheet.add(version, "redsync", "import redsync.sync after redis", times, "ms", most=30)
     return sheet.figures

@@ -48,7 +48,7 @@ POOL = (
 def tasks(bench: Bench) -> Sequence[Figure]:
     """Row 1: one task, nobody else."""
     sheet = Sheet(1)
-    for where in bench.everywhere(loops=("asyncio", "uvloop"), pinned=True) + bench.everywhere():
+    for where in _alone_in(bench, ("asyncio", "uvloop")):
         # uvloop is in our environment, and in that of redsync 2.0.0.
         having = [case for case in TASKS if where.loop == "asyncio" or "redsync" in case.peer]
         _alone(bench, sheet, where, having)
@@ -58,13 +58,19 @@ def tasks(bench: Bench) -> Sequence[Figure]:
 def threads(bench: Bench) -> Sequence[Figure]:
     """Row 2: one thread, nobody else."""
     sheet = Sheet(2)
-    for where in bench.everywhere(pinned=True) + bench.everywhere():
+    for where in _alone_in(bench, ("asyncio",)):
         _alone(bench, sheet, where, THREADS)
     return sheet.figures
 
 
+def _alone_in(bench: Bench, loops: Sequence[str]) -> list[Where]:
+    """On one processor, where the next process runs at once, and wherever the system likes."""
+    pinned = bench.everywhere(loops=loops, pinned=True)
+    return pinned if bench.quick else pinned + bench.everywhere()
+
+
 def _alone(bench: Bench, sheet: Sheet, where: Where, cases: Sequence[Case]) -> None:
-    rounds, seconds = (5, 0.1) if bench.quick else (15, 0.5)
+    rounds, seconds = (3, 0.05) if bench.quick else (15, 0.3)
     results = bench.compare(where, cases, rounds, seconds=seconds)
     time = of_each(results, lambda answers: median(answers[0]["samples"]))
     slow = of_each(results, lambda answers: percentile(answers[0]["samples"], 0.99))
@@ -81,7 +87,7 @@ def _alone(bench: Bench, sheet: Sheet, where: Where, cases: Sequence[Case]) -> N
 def many_tasks(bench: Bench) -> Sequence[Figure]:
     """Row 3: 1,000 tasks of one process on 10 permits."""
     sheet = Sheet(3)
-    rounds, seconds = (3, 1.0) if bench.quick else (7, 3.0)
+    rounds, seconds = (2, 0.5) if bench.quick else (7, 2.0)
     for where in bench.everywhere():
         results = bench.compare(where, PROCESS, rounds, tasks=1000, seconds=seconds)
         _rates(sheet, results, where, OLD, "acquire + release", least=4)
@@ -95,7 +101,7 @@ def many_tasks(bench: Bench) -> Sequence[Figure]:
 def many_workers(bench: Bench) -> Sequence[Figure]:
     """Row 4: 4 processes of 250 tasks; 200 threads."""
     sheet = Sheet(4)
-    rounds, seconds = (3, 1.0) if bench.quick else (7, 3.0)
+    rounds, seconds = (1, 0.5) if bench.quick else (5, 2.0)
     for where in bench.everywhere():
         four = [replace(case, processes=4) for case in PROCESS]
         results = bench.compare(where, four, rounds, tasks=250, seconds=seconds)

@@ -32,7 +32,7 @@ _THREADS = (
 def handover(bench: Bench) -> Sequence[Figure]:
     """Row 5: from the release in one process to the waiter of another one that runs."""
     sheet = Sheet(5)
-    rounds, times = (3, 100) if bench.quick else (10, 300)
+    rounds, times = (2, 50) if bench.quick else (10, 300)
     for where in bench.everywhere():
         for kind, cases in (("tasks", _TASKS), ("threads", _THREADS)):
             _handovers(sheet, kind, bench.compare(where, cases, rounds, times=times), where)
@@ -68,7 +68,7 @@ def handovers(answers: Sequence[Answer]) -> list[float]:
 def fairness(bench: Bench) -> Sequence[Figure]:
     """Row 6: 4 processes of 50 tasks on 10 permits, each held for 3 ms."""
     sheet = Sheet(6)
-    rounds, seconds = (2, 2.0) if bench.quick else (5, 5.0)
+    rounds, seconds = (1, 1.0) if bench.quick else (4, 4.0)
     four = [replace(case, processes=4) for case in PROCESS]
     for where in bench.everywhere():
         results = bench.compare(where, four, rounds, tasks=50, seconds=seconds, hold=0.003)
