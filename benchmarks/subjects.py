@@ -23,6 +23,8 @@ __all__ = [
     "Subject",
     "SubjectError",
     "of_each",
+    "rate",
+    "server_cpu",
     "take_turns",
 ]
 
@@ -180,3 +182,13 @@ def _round(team: Sequence[Subject], order: Mapping[str, Any]) -> Sequence[Answer
 def of_each(results: Results, value: Callable[[Sequence[Answer]], float]) -> dict[str, list[float]]:
     """Make a value of each round of each case."""
     return {name: [value(answers) for answers in rounds] for name, rounds in results.items()}
+
+
+def rate(answers: Sequence[Answer]) -> float:
+    """Operations per second, of all processes together."""
+    return sum(float(each["operations"] / each["seconds"]) for each in answers)
+
+
+def server_cpu(answers: Sequence[Answer]) -> float:
+    """Seconds of the server's main thread for each operation of a process that is alone."""
+    return float(answers[0]["server"]["cpu"] / answers[0]["operations"])

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import subjects
 from benchmarks.figures import Sheet, Spread, percentile, ratios
-from benchmarks.report import load, save
+from benchmarks.report import BEGIN, END, load, publish, save, summary
 from benchmarks.rows import ROWS
 from benchmarks.rows.waiting import handovers
 from benchmarks.subjects import Case, Subject, of_each, take_turns
@@ -110,3 +110,22 @@ def test_figures_are_written_and_read_again(tmp_path: Path) -> None:
 
 def test_each_row_is_described() -> None:
     assert all(row.__doc__ and f"Row {number}:" in row.__doc__ for number, row in ROWS.items())
+
+
+def test_the_readme_shows_what_was_measured() -> None:
+    root = Path(__file__).parent.parent
+    figures, _ = load(root / "docs" / "benchmarks")
+    assert f"{BEGIN}\n{summary(figures)}\n{END}" in (root / "README.md").read_text()
+
+
+def test_to_publish_changes_nothing_but_the_table(tmp_path: Path) -> None:
+    sheet = Sheet(3)
+    sheet.add("3.13, loopback", "redsync", "acquire + release", [8000.0], "/s")
+    sheet.add("3.13, loopback", "redsync 2.0.0", "acquire + release", [500.0], "/s")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    publish(readme, sheet.figures)
+    line = "| 1,000 tasks on 10 permits: acquire + release | 8,000 /s | redsync 2.0.0: 500 /s |"
+    assert readme.read_text() == (
+        f"before\n{BEGIN}\n| | redsync | others |\n|---|---|---|\n{line}\n{END}\nafter\n"
+    )

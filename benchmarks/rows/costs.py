@@ -10,7 +10,7 @@ from statistics import median
 from ..bench import Bench, Where
 from ..environments import OWN
 from ..figures import Figure, Sheet, ratios
-from ..subjects import Answer, Case, of_each
+from ..subjects import Answer, Case, of_each, server_cpu
 
 __all__ = ["idle", "importing", "layers", "server"]
 
@@ -61,16 +61,12 @@ def server(bench: Bench) -> Sequence[Figure]:
         ):
             cases = (Case(LISTS, program, "lists"), Case("redsync", program, "redsync"))
             results = bench.compare(where, cases, rounds, seconds=seconds)
-            cpu, script = of_each(results, _cpu), of_each(results, _usec)
+            cpu, script = of_each(results, server_cpu), of_each(results, _usec)
             against = ratios(cpu["redsync"], cpu[LISTS])
             sheet.add(where, "redsync", f"{kind}: CPU against {LISTS}", against, most=most)
             against = ratios(script["redsync"], script[LISTS])
             sheet.add(where, "redsync", f"{kind}: commandstats against {LISTS}", against)
     return sheet.figures
-
-
-def _cpu(answers: Sequence[Answer]) -> float:
-    return float(answers[0]["server"]["cpu"] / answers[0]["operations"])
 
 
 def _usec(answers: Sequence[Answer]) -> float:
@@ -101,7 +97,7 @@ def layers(bench: Bench) -> Sequence[Figure]:
         for measure, value in (
             ("time", lambda answers: median(answers[0]["samples"])),
             ("client CPU", lambda answers: answers[0]["cpu"] / answers[0]["operations"]),
-            ("server CPU", _cpu),
+            ("server CPU", server_cpu),
         ):
             for name, values in of_each(results, value).items():
                 micros = [1e6 * each for each in values]

@@ -16,7 +16,7 @@ from tests.support.cluster import MASTERS, Cluster
 from ..bench import Bench, Where, meter_of
 from ..environments import OWN
 from ..figures import Figure, Sheet
-from ..subjects import Answer, Case, Subject, of_each, take_turns
+from ..subjects import Answer, Case, Subject, of_each, rate, server_cpu, take_turns
 from .permits import PROCESS
 
 __all__ = ["capacity", "growth"]
@@ -43,12 +43,12 @@ def growth(bench: Bench) -> Sequence[Figure]:
     rounds, seconds = (1, 0.5) if bench.quick else (5, 2.0)
     for tasks in TASKS[:: 2 if bench.quick else 1]:
         results = bench.compare(where, PROCESS[:1], rounds, tasks=tasks, seconds=seconds)
-        rates = of_each(results, _rate)[OWN]
+        rates = of_each(results, rate)[OWN]
         sheet.add(where, f"{tasks:,} tasks", "10 permits: acquire + release", rates, "/s")
     for number in PROCESSES[:: 2 if bench.quick else 1]:
         case = replace(PROCESS[0], processes=number)
         results = bench.compare(where, [case], rounds, tasks=100, seconds=seconds)
-        rates = of_each(results, _rate)[OWN]
+        rates = of_each(results, rate)[OWN]
         name = f"{number:,} processes of 100 tasks"
         sheet.add(where, name, "10 permits: acquire + release", rates, "/s")
     return sheet.figures
@@ -108,8 +108,4 @@ def _time(answers: Sequence[Answer]) -> float:
 
 
 def _server(answers: Sequence[Answer]) -> float:
-    return 1e6 * float(answers[0]["server"]["cpu"] / answers[0]["operations"])
-
-
-def _rate(answers: Sequence[Answer]) -> float:
-    return sum(float(each["operations"] / each["seconds"]) for each in answers)
+    return 1e6 * server_cpu(answers)

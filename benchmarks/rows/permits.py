@@ -8,7 +8,7 @@ from statistics import median
 
 from ..bench import Bench, Where
 from ..figures import Figure, Sheet, percentile, ratios
-from ..subjects import Answer, Case, Results, of_each
+from ..subjects import Answer, Case, Results, of_each, rate
 
 __all__ = ["many_tasks", "many_workers", "tasks", "threads"]
 
@@ -117,15 +117,11 @@ def _usage(answers: Sequence[Answer]) -> float:
     return cpu / sum(float(each["operations"]) for each in answers)
 
 
-def _rate(answers: Sequence[Answer]) -> float:
-    return sum(float(each["operations"] / each["seconds"]) for each in answers)
-
-
 def _rates(
     sheet: Sheet, results: Results, where: Where, peer: str, what: str, least: float
 ) -> None:
     """Operations per second, and against those of a peer."""
-    rates = of_each(results, _rate)
+    rates = of_each(results, rate)
     for name, values in rates.items():
         sheet.add(where, name, what, values, "/s")
         if name != peer and peer in rates:

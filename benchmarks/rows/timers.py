@@ -7,7 +7,7 @@ from statistics import median
 
 from ..bench import Bench, Where
 from ..figures import Figure, Sheet, percentile, ratios
-from ..subjects import Answer, Case, Results, of_each
+from ..subjects import Answer, Case, Results, of_each, rate
 
 __all__ = ["arming", "drain", "lateness"]
 
@@ -68,13 +68,9 @@ def drain(bench: Bench) -> Sequence[Figure]:
 
 
 def _drained(sheet: Sheet, results: Results, number: int, where: Where) -> None:
-    for name, rates in of_each(results, _rate).items():
+    for name, rates in of_each(results, rate).items():
         least = 8_000 if "threads" in name else 15_000
         sheet.add(where, name, f"{number:,} overdue", rates, "/s", least=least)
-
-
-def _rate(answers: Sequence[Answer]) -> float:
-    return float(answers[0]["operations"] / answers[0]["seconds"])
 
 
 def _time(answers: Sequence[Answer]) -> float:
@@ -103,7 +99,7 @@ def arming(bench: Bench) -> Sequence[Figure]:
         sheet.add(where, "redsync", what, against, most=1.3)
         for number, least in ((few, 50_000), (many, 35_000)):
             case = Case("redsync", "timers_aio", "arming-many", (str(number),))
-            rates = of_each(bench.compare(where, [case], rounds, number=10_000), _rate)
+            rates = of_each(bench.compare(where, [case], rounds, number=10_000), rate)
             what = f"10,000 at once, beside {number:,}"
             sheet.add(where, "redsync", what, rates["redsync"], "/s", least=least)
     return sheet.figures

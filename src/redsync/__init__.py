@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         Timers,
     )
 
+    __version__: str
+
 __all__ = [
     "Backoff",
     "DeadTimer",
@@ -70,19 +72,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Programs with threads need none of `redsync.aio`, which takes as long to import as all theirs.
-    if name in __all__:
-        from . import aio
+if not TYPE_CHECKING:  # which would take any name for one of ours
 
-        value: object = getattr(aio, name)
-        globals()[name] = value
-        return value
-    if name == "__version__":
-        from importlib.metadata import version  # 30 ms that most programs do not need
+    def __getattr__(name: str) -> object:
+        # Programs with threads need nothing of redsync.aio, whose import takes as long as theirs.
+        if name in __all__:
+            from . import aio
 
-        return version("redsync")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return globals().setdefault(name, getattr(aio, name))
+        if name == "__version__":
+            from importlib.metadata import version  # 30 ms that most programs do not need
+
+            return version("redsync")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

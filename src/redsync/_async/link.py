@@ -202,6 +202,7 @@ class Link:
         while True:
             wire: Wire | None = None
             try:
+                # As in `connected`: another coroutine costs each command more than these lines.
                 wire = self._wire
                 if wire is None or wire.failure is not None:
                     wire = None
