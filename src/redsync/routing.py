@@ -14,6 +14,9 @@ from .exceptions import RedisTimersPayloadError
 
 __all__ = ["Handler", "Router"]
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+"""json.dumps would make an encoder for each payload."""
+
 MAX_ATTEMPTS: Final = 9999
 
 MAX_TOPIC: Final = 9999
@@ -46,7 +49,7 @@ class Handler:
         """
         try:
             if self._adapter is None:
-                return json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
+                return _encode(payload).encode()
             validated = self._validated(payload)
             dumped = self._dumped(validated)
             # Better now than when it is due.

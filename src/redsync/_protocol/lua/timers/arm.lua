@@ -16,7 +16,8 @@ local members = {}
 for i = 1, count do
   members[i] = ARGV[6 * i - 1]
 end
-local records = call('HMGET', state, unpack(members))
+local records = call('HMGET', state, '', unpack(members))
+local number = succeeding(table.remove(records, 1))
 for i = 1, count do
   records[i] = records[i] and parse(records[i])
   if records[i] and records[i].length ~= ARGV[6 * i - 4] then
@@ -25,8 +26,20 @@ for i = 1, count do
   end
 end
 
-local number = mint(count)
-local scores, bodies, states, entries, earliest, before = {}, {}, {}, {}, {}, {}
+local scores, bodies, states = {}, {}, { '', digits(number + count - 1) }
+local entries, outdated, earliest = {}, {}, {}
+
+-- Until when a timer that is armed anew is left alone, and what its record keeps, as it runs.
+local function superseded(ordinal, old, member, instant)
+  local entry = old.seq .. member
+  outdated[ordinal][#outdated[ordinal] + 1] = entry
+  if old.fence == NONE then
+    return instant, NONE
+  end
+  local lease = call('ZSCORE', due(ordinal), entry)
+  return lease and math.max(instant, micros(lease)) or instant, old.fence, old.holder
+end
+
 for i = 1, count do
   local ordinal, length, when, every = unpack(ARGV, 6 * i - 5, 6 * i - 2)
   ordinal = tonumber(ordinal)
@@ -35,25 +48,17 @@ for i = 1, count do
     instant = now + instant
   end
   if not entries[ordinal] then
-    entries[ordinal], earliest[ordinal] = {}, math.huge
-    before[ordinal] = head(ordinal) or false
+    entries[ordinal], outdated[ordinal], earliest[ordinal] = {}, {}, math.huge
   end
-  local at, fence, member, holder = instant, NONE, members[i], nil
+  local at, fence, holder = instant, NONE, nil
   if records[i] then
-    local old = records[i]
-    local entry = old.seq .. member
-    if old.fence ~= NONE then
-      fence, holder = old.fence, old.holder
-      local lease = call('ZSCORE', due(ordinal), entry)
-      at = lease and math.max(at, micros(lease)) or at
-    end
-    call('ZREM', due(ordinal), entry)
+    at, fence, holder = superseded(ordinal, records[i], members[i], instant)
   end
   local seq = digits(number + i - 1)
-  scores[2 * i - 1], scores[2 * i] = seconds(instant), member
-  bodies[2 * i - 1], bodies[2 * i] = member, ARGV[6 * i]
-  states[2 * i - 1] = member
-  states[2 * i] = written({
+  scores[2 * i - 1], scores[2 * i] = seconds(instant), members[i]
+  bodies[2 * i - 1], bodies[2 * i] = members[i], ARGV[6 * i]
+  states[2 * i + 1] = members[i]
+  states[2 * i + 2] = written({
     seq = seq,
     fence = fence,
     due = instant,
@@ -65,14 +70,21 @@ for i = 1, count do
   })
   local list = entries[ordinal]
   list[#list + 1] = seconds(at)
-  list[#list + 1] = seq .. member
+  list[#list + 1] = seq .. members[i]
   earliest[ordinal] = math.min(earliest[ordinal], at)
 end
 call('ZADD', timeline, unpack(scores))
 call('HSET', payloads, unpack(bodies))
 call('HSET', state, unpack(states))
 for ordinal, list in pairs(entries) do
+  local soon = earliest[ordinal] <= now + HORIZON
+  local before = soon and head(ordinal)
+  if #outdated[ordinal] > 0 then
+    call('ZREM', due(ordinal), unpack(outdated[ordinal]))
+  end
   call('ZADD', due(ordinal), unpack(list))
-  nudge(ordinal, before[ordinal], earliest[ordinal])
+  if soon then
+    nudge(ordinal, before, earliest[ordinal])
+  end
 end
 return { 1, digits(now) }

@@ -72,11 +72,16 @@ local function written(r)
     .. string.format('%04d', r.attempts) .. r.length .. (r.holder or '00000000') .. r.every
 end
 
--- The first of so many new numbers.  They rise also if the clock is set back, or data is lost.
-local function mint(count)
-  local last = string.match(call('HGET', state, '') or '', '^%d+$')
+-- The first new number after the last one.  They rise also if the clock is set back, or data is lost.
+local function succeeding(last)
+  last = string.match(last or '', '^%d+$')
   last = last and #last == 16 and tonumber(last) or 0
-  local first = math.max(last + 1, now)
+  return math.max(last + 1, now)
+end
+
+-- The first of so many new numbers.
+local function mint(count)
+  local first = succeeding(call('HGET', state, ''))
   call('HSET', state, '', digits(first + count - 1))
   return first
 end
