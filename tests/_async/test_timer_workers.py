@@ -13,6 +13,7 @@ from redis import exceptions
 
 from redsync._async import runner
 from redsync._async.schedule import Schedule
+from redsync._runtime.aio import Crew
 from redsync.aio import RedisTimersError, Router, Timer, TimerRun
 from redsync.cli.server import Server
 
@@ -101,6 +102,49 @@ async def test_a_worker_without_room_does_not_ask(
         gate.open.set()
         await emptied(timers)
     assert gate.entered == 5
+
+
+async def test_the_room_of_what_has_ended_is_used_though_another_run_began_late(
+    make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An end is not told while others are about to begin: the last one to begin tells it.
+    held: list[Any] = []
+    start = Crew.start
+
+    def hold_back(crew: Crew, job: Any) -> None:
+        if job.args[1].claimed.topic == "gate":
+            held.append((crew, job))
+        else:
+            start(crew, job)
+
+    record, gate = Record(), Gate()
+    timers = make_timers(record.router, gate.router, concurrency=2)
+    await timers.set_timers([Timer("notes", "1", 1, NOW), Timer("gate", "2", 2, NOW)])
+    monkeypatch.setattr(Crew, "start", hold_back)
+    async with timers:
+        await record.written(1)
+        await eventually(lambda: held)
+        await timers.set_timer("notes", "3", 3, NOW)
+        start(*held[0])
+        await eventually(lambda: gate.entered == 1)
+        await record.written(2, timeout=8)  # a worker that is not told looks after 12 s
+        gate.open.set()
+        await emptied(timers)
+
+
+async def test_a_run_that_does_not_begin_does_not_hold_up_the_end_of_the_worker(
+    make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, held = Record(), list[Any]()
+    timers = make_timers(record.router)
+    monkeypatch.setattr(Crew, "start", lambda crew, job: held.append(job))
+    running = spawn(timers.run_forever)
+    await timers.set_timer("notes", "1", 1, NOW)
+    await eventually(lambda: held)
+    assert not await timers.stop(0.1)
+    await running.result(5)
+    monkeypatch.undo()
+    assert await make_timers(record.router).handle_ready_timers() == 1
 
 
 @pytest.mark.punctual

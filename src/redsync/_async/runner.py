@@ -80,6 +80,8 @@ class Runner:
         self._adoption = adoption
         self._news = Flag()
         self._running: set[Lease] = set()
+        self._unstarted: set[Lease] = set()
+        """Those of them that a thread or the event loop is about to begin."""
         self._inside: set[object] = set()
         """The tasks or threads that are a part of this."""
         self._stopping = False
@@ -268,11 +270,12 @@ class Runner:
     # Runs
 
     def _begin_all(self, timers: list[Claimed], now: int, asked: float) -> None:
-        for claimed in timers:
-            lease = self._hold(claimed, asked)
-            lateness = max(0, now - claimed.due) / 1e6
-            self._running.add(lease)
-            self._crew.start(partial(self._job, self._duties[claimed.topic], lease, lateness))
+        leases = [self._hold(claimed, asked) for claimed in timers]
+        self._running.update(leases)
+        self._unstarted.update(leases)
+        for lease in leases:
+            lateness = max(0, now - lease.claimed.due) / 1e6
+            self._crew.start(partial(self._job, self._duties[lease.claimed.topic], lease, lateness))
 
     def _hold(self, claimed: Claimed, asked: float) -> Lease:
         return self._schedule.hold(claimed, self._duties[claimed.topic].policy.lease, asked)
@@ -290,6 +293,7 @@ class Runner:
     async def _job(self, duty: Duty, lease: Lease, lateness: float) -> None:
         lease.started = True
         self._inside.add(current())
+        self._begun(lease)
         outcome = None
         try:
             outcome = await self._outcome(duty, lease, lateness)
@@ -358,10 +362,19 @@ class Runner:
             _log.warning("redsync: %s; again in %.3f s", what, delay, exc_info=error)
         return _outcome(claimed, "again", after=int(delay * 1e6))
 
+    def _begun(self, lease: Lease) -> None:
+        # Whoever has ended before has left it to this one to tell.
+        self._unstarted.discard(lease)
+        if not self._unstarted and len(self._running) < self._size:
+            self._news.set()
+
     def _end(self, lease: Lease, outcome: Outcome | None) -> None:
         self._running.discard(lease)
+        self._unstarted.discard(lease)
         self._schedule.finish(lease, outcome)
-        self._news.set()
+        # While others are about to begin, they may end as soon: then one turn is for all of them.
+        if not self._unstarted:
+            self._news.set()
 
     def _cancel(self) -> bool:
         self._cancelling = True

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+from collections import deque
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
+from threading import Lock
 from typing import Any, Final
 
 from .concurrency import Mutex, Worker
@@ -20,6 +22,11 @@ _IDLE: Final = 10.0
 class Crew:
     """Runs jobs, which never raise, in threads that are kept for the next ones.
 
+    At most one thread is on its way to a job at a time, and sends the next one when it has its own.
+    So jobs that take long all begin at once, and short ones are done by a thread that is awake
+    already: to wake one takes longer than they do. (Schedulers of coroutines call that spinning or
+    searching: see "Scalable Go Scheduler Design Doc", Vyukov 2012.)
+
     Not concurrent.futures: the end of the program would wait for its threads, whatever they do.
 
     Args:
@@ -28,23 +35,25 @@ class Crew:
     """
 
     def __init__(self, size: int, name: str) -> None:
+        self._size = size
         self._name = name
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._mutex = Mutex()
-        self._idle = 0
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._idle: list[Lock] = []
+        """Each opens the way for a thread that sleeps."""
         self._threads = 0
+        self._sent = False
+        """Whether a thread is on its way to a job."""
+        self._dismissed = False
 
     def start(self, job: Callable[[], None]) -> None:
-        """Have a job done."""
-        with self._mutex:
-            hire = self._idle == 0
-            if hire:
-                self._threads += 1
-            else:
-                self._idle -= 1
-        self._jobs.put(job)
-        if hire:
-            Worker(self._work, self._name)
+        """Have a job done.
+
+        Raises:
+            RuntimeError: There can be no thread for it at the moment.
+        """
+        self._jobs.append(job)
+        self._send()
 
     def call(
         self,
@@ -74,27 +83,70 @@ class Crew:
 
     def dismiss(self) -> None:
         """Have the threads end when they are done: there will be no more jobs."""
-        for _ in range(self._threads):
-            self._jobs.put(None)
+        with self._mutex:
+            self._dismissed = True
+            gates, self._idle = self._idle, []
+        for gate in gates:
+            gate.release()
+
+    def _send(self) -> None:
+        """Send a thread to the next job, unless one is on its way, or all are at work: then the
+        first one that is done comes to it.
+        """
+        with self._mutex:
+            if self._sent or not self._jobs:
+                return
+            gate = self._idle.pop() if self._idle else None
+            if gate is None:
+                if self._threads >= self._size:
+                    return
+                self._threads += 1
+            self._sent = True
+        if gate is not None:
+            gate.release()
+            return
+        try:
+            Worker(self._work, self._name)
+        except BaseException:
+            with self._mutex:
+                self._threads -= 1
+                self._sent = False
+            raise
 
     def _work(self) -> None:
+        gate = Lock()
+        gate.acquire()
+        sent = True
         while True:
-            try:
-                job = self._jobs.get(timeout=_IDLE)
-            except Empty:
-                with self._mutex:
-                    if self._idle == 0:
-                        continue  # a job is on its way to this one
-                    self._idle -= 1
-                job = None
-            if job is None:
-                break
-            job()
-            del job  # it refers to the payload
             with self._mutex:
-                self._idle += 1
+                if sent:
+                    self._sent = False
+                job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    if self._dismissed:
+                        self._threads -= 1
+                        return
+                    self._idle.append(gate)
+            if job is not None:
+                with contextlib.suppress(RuntimeError):  # no more threads: this one comes back
+                    self._send()
+                job()
+                del job  # it refers to the payload
+                sent = False
+            elif gate.acquire(timeout=_IDLE) or not self._gives_up(gate):
+                sent = True
+            else:
+                return
+
+    def _gives_up(self, gate: Lock) -> bool:
+        """Whether a thread that has slept for long may end."""
         with self._mutex:
-            self._threads -= 1
+            if gate in self._idle:
+                self._idle.remove(gate)
+                self._threads -= 1
+                return True
+        gate.acquire()  # it was sent at the last moment
+        return False
 
 
 def is_cancellable(function: Callable[..., Any]) -> bool:
