@@ -63,7 +63,7 @@ def groups(*names: str) -> list[str]:
 
 @nox.session
 def twin(session: nox.Session) -> None:
-    """Generate src/redsync/_sync and tests/_sync."""
+    """Generate what is blocking: src/redsync/_sync, and the twins of tests and benchmarks."""
     session.install(*groups("gen"))
     session.run("python", "tools/gen_sync.py", *session.posargs)
 
@@ -173,6 +173,7 @@ def soak(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measure how fast it is, beside its peers, for docs/benchmarks (-- --quick; -- --rows 1,2)."""
     session.install("-e", ".[demo]", *groups("bench"))
+    session.run("python", "tools/gen_sync.py", silent=True)
     out = [] if "--quick" in session.posargs else ["--out", "docs/benchmarks"]
     session.run("python", "-m", "benchmarks", *out, *session.posargs)
 

@@ -78,7 +78,9 @@ class Bench:
         warm_up: bool = True,
         **order: Any,
     ) -> Results:
-        """Have programs take turns on a server of their own; see `take_turns`."""
+        """Have programs take turns on a server of their own; see `take_turns`. Quick: they do not
+        warm up.
+        """
         self.tell(f"{where}: {', '.join(case.name for case in cases)}")
         with Server(tcp=True) as server, redis.Redis.from_url(server.url) as admin:
             admin.ping()  # connected before anybody counts connections
@@ -94,6 +96,7 @@ class Bench:
                 return Subject(python, case, where.loop, url, core)
 
             meter = partial(meter_of, admin)
+            warm_up = warm_up and not self.quick
             return take_turns(cases, start, rounds, order, self.tell, meter, warm_up)
 
 

@@ -30,6 +30,9 @@ __all__ = [
 
 PROGRAMS: Final = Path(__file__).parent / "programs"
 
+_PATH: Final = str(PROGRAMS)
+"""Where they find `rounds`."""
+
 Answer = dict[str, Any]
 
 Results = dict[str, list[Sequence[Answer]]]
@@ -46,7 +49,7 @@ class Case:
 
     name: str
     program: str
-    """The module in `programs`."""
+    """The module in `programs`, such as "idle_aio" or "_async/layers"."""
     what: str
     """Which of those that it has."""
     arguments: tuple[str, ...] = ()
@@ -79,6 +82,7 @@ class Subject:
                 url,
                 *case.arguments,
             ],
+            env={**os.environ, "PYTHONPATH": _PATH},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,

@@ -22,9 +22,9 @@ from .support.standstill import attempts, run_punctual
 # ahead of pytest_configure if it is told to run that folder.  Under xdist the controller does it.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
-    from gen_sync import PACKAGE, TESTS, generate
+    from gen_sync import TREES, generate
 
-    for tree in (PACKAGE, TESTS):
+    for tree in TREES:
         generate(tree)
 
 from redsync._async import link as async_link

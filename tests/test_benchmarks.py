@@ -20,7 +20,8 @@ from benchmarks.subjects import Case, Subject, of_each, take_turns
 
 PROGRAM = """
 import sys
-from rounds import Clock, serve
+from rounds import Clock
+from rounds.sync import serve
 
 def counter(url, step):
     def round_(number):
@@ -34,8 +35,6 @@ serve({"counter": counter})
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Case], Subject]:
-    rounds = (subjects.PROGRAMS / "rounds.py").read_text()
-    (tmp_path / "rounds.py").write_text(rounds)
     (tmp_path / "small.py").write_text(PROGRAM)
     monkeypatch.setattr(subjects, "PROGRAMS", tmp_path)
     return lambda case: Subject(Path(sys.executable), case, "asyncio", "redis://x", None)

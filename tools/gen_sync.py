@@ -1,7 +1,7 @@
 """Derive each blocking ``_sync`` tree from its ``_async`` source of truth.
 
-Without an option, brings src/redsync/_sync and tests/_sync up to date.  With ``--check``, changes
-nothing and fails if a file would be written or removed.
+Without an option, brings them all up to date: of the package, of its tests and of the benchmarks.
+With ``--check``, changes nothing and fails if a file would be written or removed.
 
 unasync takes out ``async`` and ``await`` and renames identifiers.  This module adds what it leaves
 to its caller: code quoted in docstrings, the refusal of what has no blocking counterpart, a proof
@@ -67,6 +67,8 @@ class Tree(NamedTuple):
 
 PACKAGE: Final = Tree("src/redsync/_async", "src/redsync/_sync")
 TESTS: Final = Tree("tests/_async", "tests/_sync")
+PROGRAMS: Final = Tree("benchmarks/programs/_async", "benchmarks/programs/_sync")
+TREES: Final = (PACKAGE, TESTS, PROGRAMS)
 
 
 class GenerationError(Exception):
@@ -168,7 +170,7 @@ def _replace(path: Path, text: str) -> None:
 
 
 def _outdated(checking: bool) -> Iterator[Path]:
-    for tree in (PACKAGE, TESTS):
+    for tree in TREES:
         yield from differing(tree, render(tree)) if checking else generate(tree)
 
 

@@ -9,7 +9,8 @@ from time import perf_counter
 from typing import Any
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 COUNT = 10
 
@@ -17,7 +18,7 @@ Take = Callable[[], Awaitable[Callable[[], Awaitable[object]]]]
 """Acquires a permit, and returns what releases it."""
 
 
-def _contend(make: Callable[[], Take], warm: Callable[[], Awaitable[object]]) -> AsyncRound:
+def _contend(make: Callable[[], Take], warm: Callable[[], Awaitable[object]]) -> Round:
     """Rounds in which each task acquires, holds and releases until the time is up."""
     ready = False
 
@@ -47,7 +48,7 @@ def _contend(make: Callable[[], Take], warm: Callable[[], Awaitable[object]]) ->
     return round_
 
 
-async def redsync(url: str) -> AsyncRound:
+async def redsync(url: str) -> Round:
     """This library: one instance for all."""
     semaphore = import_module("redsync.aio").RedisSemaphore(Redis.from_url(url), "s", count=COUNT)
 
@@ -58,7 +59,7 @@ async def redsync(url: str) -> AsyncRound:
     return _contend(lambda: take, semaphore.get_count)
 
 
-async def redsync2(url: str) -> AsyncRound:
+async def redsync2(url: str) -> Round:
     """redsync 2.0.0, an instance for each task: they remember who has acquired."""
     client = Redis.from_url(url, max_connections=10_000)
     package = import_module("redsync")
@@ -79,4 +80,4 @@ async def redsync2(url: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"redsync": redsync, "redsync2": redsync2})
+    serve({"redsync": redsync, "redsync2": redsync2})

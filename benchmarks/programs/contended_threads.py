@@ -7,7 +7,8 @@ from importlib import import_module
 from time import perf_counter
 
 from redis import Redis
-from rounds import Answer, Clock, Round, in_threads, serve
+from rounds import Answer, Clock
+from rounds.sync import Round, in_threads, serve
 
 Take = Callable[[], Callable[[], object]]
 """Acquires a permit, and returns what releases it."""

@@ -7,24 +7,25 @@ from itertools import cycle
 from time import perf_counter
 
 from redis.asyncio import Redis, RedisCluster
-from rounds import Answer, AsyncRound, Clock, repeated_async, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, repeated, serve
 
 from redsync.aio import RedisSemaphore
 
 COUNT = 10
 
 
-async def permits(url: str, count: str) -> AsyncRound:
+async def permits(url: str, count: str) -> Round:
     """One task, and a semaphore with so many permits."""
     semaphore = RedisSemaphore(Redis.from_url(url), f"{count} permits", count=int(count))
 
     async def once() -> None:
         await (await semaphore.acquire()).release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def names(url: str, number: str) -> AsyncRound:
+async def names(url: str, number: str) -> Round:
     """One task that goes round so many semaphores."""
     client = Redis.from_url(url)
     semaphores = [
@@ -37,10 +38,10 @@ async def names(url: str, number: str) -> AsyncRound:
     async def once() -> None:
         await (await next(turn).acquire()).release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def spread(url: str, number: str) -> AsyncRound:
+async def spread(url: str, number: str) -> Round:
     """As many semaphores all over a cluster, each of them acquired and released by one task."""
     client = RedisCluster.from_url(url)
     semaphores = [RedisSemaphore(client, f"{n}", count=COUNT) for n in range(int(number))]
@@ -60,4 +61,4 @@ async def spread(url: str, number: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"permits": permits, "names": names, "spread": spread})
+    serve({"permits": permits, "names": names, "spread": spread})

@@ -9,7 +9,8 @@ from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 HOLD = 0.002
 """Seconds for which it is held: the other one waits by then."""
@@ -17,7 +18,7 @@ HOLD = 0.002
 
 def _hand_over(
     acquire: Callable[[], Awaitable[Any]], release: Callable[[Any], Awaitable[Any]]
-) -> AsyncRound:
+) -> Round:
     async def round_(times: int) -> Answer:
         spans: list[tuple[float, float]] = []
         clock = Clock()
@@ -33,7 +34,7 @@ def _hand_over(
     return round_
 
 
-async def lists(url: str) -> AsyncRound:
+async def lists(url: str) -> Round:
     """RPUSH and BLPOP by redis-py, with nothing around them."""
     client = Redis.from_url(url)
     if await client.set("begun", 1, nx=True):
@@ -43,13 +44,13 @@ async def lists(url: str) -> AsyncRound:
     )
 
 
-async def redsync(url: str) -> AsyncRound:
+async def redsync(url: str) -> Round:
     """This library."""
     semaphore = import_module("redsync.aio").RedisSemaphore(Redis.from_url(url), "one", count=1)
     return _hand_over(semaphore.acquire, lambda permit: permit.release())
 
 
-async def redsync2(url: str) -> AsyncRound:
+async def redsync2(url: str) -> Round:
     """redsync 2.0.0."""
     semaphore = await import_module("redsync").RedisSemaphore.create(
         Redis.from_url(url), "old one", count=1
@@ -58,4 +59,4 @@ async def redsync2(url: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"lists": lists, "redsync": redsync, "redsync2": redsync2})
+    serve({"lists": lists, "redsync": redsync, "redsync2": redsync2})

@@ -8,7 +8,8 @@ from time import monotonic, sleep
 from typing import Any
 
 from redis import Redis
-from rounds import Answer, Clock, Round, serve
+from rounds import Answer, Clock
+from rounds.sync import Round, serve
 
 HOLD = 0.002
 """Seconds for which it is held: the other one waits by then."""

@@ -6,7 +6,8 @@ import asyncio
 from datetime import timedelta
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 from redsync.aio import RedisSemaphore, Router, Timers
 
@@ -20,7 +21,7 @@ async def _rest(seconds: float) -> Answer:
     return clock.answer(0)
 
 
-async def holder(url: str) -> AsyncRound:
+async def holder(url: str) -> Round:
     """Holds a permit."""
     semaphore = RedisSemaphore(Redis.from_url(url), "one", count=1)
     permit = await semaphore.acquire()
@@ -33,7 +34,7 @@ async def holder(url: str) -> AsyncRound:
     return round_
 
 
-async def both(url: str) -> AsyncRound:
+async def both(url: str) -> Round:
     """Holds a permit, while another client, as if it were another process, waits for it."""
     semaphore = RedisSemaphore(Redis.from_url(url), "one", count=1)
     permit = await semaphore.acquire()
@@ -50,7 +51,7 @@ async def both(url: str) -> AsyncRound:
     return round_
 
 
-async def worker(url: str) -> AsyncRound:
+async def worker(url: str) -> Round:
     """Has a timer for tomorrow."""
     router = Router()
 
@@ -73,4 +74,4 @@ async def worker(url: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"holder": holder, "both": both, "worker": worker})
+    serve({"holder": holder, "both": both, "worker": worker})

@@ -6,7 +6,8 @@ import asyncio
 from time import perf_counter
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 from redsync.aio import RedisSemaphore
 
@@ -14,7 +15,7 @@ SIZE = 100
 COUNT = 10
 
 
-async def lists(url: str) -> AsyncRound:
+async def lists(url: str) -> Round:
     """BLPOP and RPUSH, in a pipeline of redis-py."""
     client = Redis.from_url(url)
     await client.rpush("token", *range(COUNT))
@@ -34,7 +35,7 @@ async def lists(url: str) -> AsyncRound:
     return round_
 
 
-async def redsync(url: str) -> AsyncRound:
+async def redsync(url: str) -> Round:
     """Acquisitions of as many tasks, and then their releases: each goes out in one write."""
     semaphore = RedisSemaphore(Redis.from_url(url), "s", count=SIZE)
 
@@ -51,4 +52,4 @@ async def redsync(url: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"lists": lists, "redsync": redsync})
+    serve({"lists": lists, "redsync": redsync})

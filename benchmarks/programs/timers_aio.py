@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 from time import time
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, repeated_async, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, repeated, serve
 
 from redsync.aio import Router, Timer, Timers
 
@@ -49,7 +50,7 @@ class Runs:
         return router
 
 
-async def lateness(url: str) -> AsyncRound:
+async def lateness(url: str) -> Round:
     """Timers at random instants, and one worker."""
     client = Redis.from_url(url)
 
@@ -67,7 +68,7 @@ async def lateness(url: str) -> AsyncRound:
     return round_
 
 
-async def drain(url: str) -> AsyncRound:
+async def drain(url: str) -> Round:
     """Timers that are due already, and a worker that begins then."""
     client = Redis.from_url(url)
 
@@ -97,7 +98,7 @@ async def _armed(url: str, armed: str) -> Timers:
     return timers
 
 
-async def arming(url: str, armed: str) -> AsyncRound:
+async def arming(url: str, armed: str) -> Round:
     """Setting timers one by one."""
     timers = await _armed(url, armed)
     number = 0
@@ -107,10 +108,10 @@ async def arming(url: str, armed: str) -> AsyncRound:
         number += 1
         await timers.set_timer("t", str(number), 0.0, AWAY)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def arming_many(url: str, armed: str) -> AsyncRound:
+async def arming_many(url: str, armed: str) -> Round:
     """Setting many at once."""
     timers = await _armed(url, armed)
     rounds = 0
@@ -125,12 +126,12 @@ async def arming_many(url: str, armed: str) -> AsyncRound:
     return round_
 
 
-async def ping(url: str) -> AsyncRound:
+async def ping(url: str) -> Round:
     """One PING by the client."""
-    return repeated_async(Redis.from_url(url).ping)
+    return repeated(Redis.from_url(url).ping)
 
 
-PROGRAMS: dict[str, Callable[..., Awaitable[AsyncRound]]] = {
+PROGRAMS: dict[str, Callable[..., Awaitable[Round]]] = {
     "lateness": lateness,
     "drain": drain,
     "arming": arming,
@@ -140,4 +141,4 @@ PROGRAMS: dict[str, Callable[..., Awaitable[AsyncRound]]] = {
 
 
 if __name__ == "__main__":
-    serve_async(PROGRAMS)
+    serve(PROGRAMS)

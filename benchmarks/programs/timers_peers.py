@@ -11,7 +11,8 @@ from time import time
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 LEAD = 1.0
 
@@ -192,7 +193,7 @@ PEERS: dict[str, Callable[[str], Peer]] = {
 }
 
 
-async def lateness(url: str, peer: str) -> AsyncRound:
+async def lateness(url: str, peer: str) -> Round:
     """Timers at random instants, and one worker."""
     client = Redis.from_url(url)
 
@@ -210,7 +211,7 @@ async def lateness(url: str, peer: str) -> AsyncRound:
     return round_
 
 
-async def drain(url: str, peer: str) -> AsyncRound:
+async def drain(url: str, peer: str) -> Round:
     """Timers that are due already, and a worker that begins then."""
     client = Redis.from_url(url)
 
@@ -229,4 +230,4 @@ async def drain(url: str, peer: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"lateness": lateness, "drain": drain})
+    serve({"lateness": lateness, "drain": drain})

@@ -6,7 +6,8 @@ import threading
 from datetime import timedelta
 
 from redis import Redis
-from rounds import Answer, Clock, Round, serve
+from rounds import Answer, Clock
+from rounds.sync import Round, serve
 
 from redsync.sync import Router, Timer, Timers
 

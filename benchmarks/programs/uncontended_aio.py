@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import Any
 
 from redis.asyncio import Redis
-from rounds import AsyncRound, repeated_async, serve_async
+from rounds.aio import Round, repeated, serve
 
 COUNT = 10
 
 
-async def pings(url: str) -> AsyncRound:
+async def pings(url: str) -> Round:
     """Two PINGs by the client that all others stand on."""
     client = Redis.from_url(url)
 
@@ -21,10 +21,10 @@ async def pings(url: str) -> AsyncRound:
         await client.ping()
         await client.ping()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def lists(url: str) -> AsyncRound:
+async def lists(url: str) -> Round:
     """BLPOP and RPUSH by the client: what a semaphore without leases would send."""
     client = Redis.from_url(url)
     await client.rpush("tokens", *range(COUNT))
@@ -33,7 +33,7 @@ async def lists(url: str) -> AsyncRound:
         await client.blpop(["tokens"], timeout=1)
         await client.rpush("tokens", 1)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
 class _Raw(asyncio.Protocol):
@@ -44,7 +44,7 @@ class _Raw(asyncio.Protocol):
         self.waiting.popleft().set_result(None)
 
 
-async def raw(url: str) -> AsyncRound:
+async def raw(url: str) -> Round:
     """Two PINGs over a bare connection: what no client can do without."""
     loop = asyncio.get_running_loop()
     host, _, port = url.removeprefix("redis://").removeprefix("unix://").partition(":")
@@ -64,10 +64,10 @@ async def raw(url: str) -> AsyncRound:
         await ping()
         await ping()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def redsync(url: str) -> AsyncRound:
+async def redsync(url: str) -> Round:
     """This library."""
     semaphore = import_module("redsync.aio").RedisSemaphore(Redis.from_url(url), "s", count=COUNT)
 
@@ -75,10 +75,10 @@ async def redsync(url: str) -> AsyncRound:
         permit = await semaphore.acquire()
         await permit.release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def redsync2(url: str) -> AsyncRound:
+async def redsync2(url: str) -> Round:
     """redsync 2.0.0."""
     client = Redis.from_url(url)
     semaphore = await import_module("redsync").RedisSemaphore.create(client, "old", count=COUNT)
@@ -87,10 +87,10 @@ async def redsync2(url: str) -> AsyncRound:
         await semaphore.acquire()
         await semaphore.release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def redis_lock(url: str) -> AsyncRound:
+async def redis_lock(url: str) -> Round:
     """The Lock of redis-py, which has one permit."""
     client = Redis.from_url(url)
 
@@ -99,10 +99,10 @@ async def redis_lock(url: str) -> AsyncRound:
         await lock.acquire()
         await lock.release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def redis_semaphore(url: str) -> AsyncRound:
+async def redis_semaphore(url: str) -> Round:
     """py-redis-semaphore."""
     package = import_module("redis_semaphore")
     semaphore = package.Semaphore(
@@ -113,10 +113,10 @@ async def redis_semaphore(url: str) -> AsyncRound:
         await semaphore.aacquire()
         await semaphore.arelease()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def self_limiters(url: str) -> AsyncRound:
+async def self_limiters(url: str) -> Round:
     """self-limiters, whose client is written in Rust."""
     package = import_module("self_limiters")
 
@@ -124,11 +124,11 @@ async def self_limiters(url: str) -> AsyncRound:
         async with package.Semaphore(name="limit", capacity=COUNT, max_sleep=60, redis_url=url):
             pass
 
-    return repeated_async(once)
+    return repeated(once)
 
 
 if __name__ == "__main__":
-    serve_async({
+    serve({
         "pings": pings,
         "lists": lists,
         "raw": raw,

@@ -6,7 +6,7 @@ import socket
 from importlib import import_module
 
 from redis import Redis
-from rounds import Round, repeated, serve
+from rounds.sync import Round, repeated, serve
 
 COUNT = 10
 

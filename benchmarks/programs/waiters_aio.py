@@ -8,7 +8,8 @@ from contextlib import suppress
 from time import perf_counter, process_time
 
 from redis.asyncio import Redis
-from rounds import Answer, AsyncRound, Clock, serve_async
+from rounds import Answer, Clock
+from rounds.aio import Round, serve
 
 from redsync.aio import RedisSemaphore
 
@@ -31,7 +32,7 @@ async def _idle() -> None:
         await asyncio.sleep(0.2)
 
 
-async def waiters(url: str) -> AsyncRound:
+async def waiters(url: str) -> Round:
     """Rounds in which as many wait, and are cancelled."""
     client, admin = Redis.from_url(url), Redis.from_url(url)
     before = await _connections(admin)
@@ -64,4 +65,4 @@ async def waiters(url: str) -> AsyncRound:
 
 
 if __name__ == "__main__":
-    serve_async({"waiters": waiters})
+    serve({"waiters": waiters})

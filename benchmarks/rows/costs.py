@@ -28,7 +28,7 @@ print(1000 * (time.perf_counter() - began))
 def idle(bench: Bench) -> Sequence[Figure]:
     """Row 11: a process that holds, one that waits, a worker of timers, with the usual leases."""
     sheet = Sheet(11)
-    where, seconds = Where(bench.pythons[-1]), 3.0 if bench.quick else 60.0
+    where, seconds = Where(bench.pythons[-1]), 1.0 if bench.quick else 60.0
 
     def rates(what: str) -> tuple[float, float]:
         case = Case(what, "idle_aio", what)
@@ -87,11 +87,12 @@ def layers(bench: Bench) -> Sequence[Figure]:
     sheet = Sheet(16)
     rounds, seconds = (1, 0.05) if bench.quick else (20, 0.3)
     where = Where(bench.pythons[-1], pinned=True)
-    for kind, program in (("tasks", "aio"), ("threads", "threads")):
+    kinds = (("tasks", "aio", "_async"), ("threads", "threads", "_sync"))
+    for kind, program, tree in kinds[: 1 if bench.quick else None]:
         cases = [
             Case("two PINGs of redis-py", f"uncontended_{program}", "pings"),
             Case("two PINGs on a bare connection", f"uncontended_{program}", "raw"),
-            *(Case(name, f"layers_{program}", what) for what, name in LAYERS),
+            *(Case(name, f"{tree}/layers", what) for what, name in LAYERS),
         ]
         results = bench.compare(where, cases, rounds, seconds=seconds)
         for measure, value in (

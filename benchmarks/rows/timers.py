@@ -31,7 +31,7 @@ def lateness(bench: Bench) -> Sequence[Figure]:
     number, span = (50, 1.0) if bench.quick else (1000, 20.0)
     for where in bench.everywhere():
         # Peers know one transport only, and take their time.
-        beside = bench.quick or (where.python, where.transport) == (bench.pythons[-1], "tcp")
+        beside = (where.python, where.transport) == (bench.pythons[-1], "tcp")
         cases = [Case("redsync", "timers_aio", "lateness")]
         cases += _peers("lateness") if beside else []
         results = bench.compare(where, cases, 1, warm_up=False, number=number, span=span)

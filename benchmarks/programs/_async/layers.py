@@ -5,8 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import Any
 
-from redis.asyncio import Redis
-from rounds import AsyncRound, repeated_async, serve_async
+from rounds.aio import Round, connect, repeated, serve
 
 from redsync._protocol.owner import default_identifier, new_owner
 from redsync._protocol.resp import pack
@@ -22,14 +21,14 @@ _kept: list[RedisSemaphore] = []
 
 
 async def _pool(url: str) -> tuple[RedisSemaphore, Any]:
-    semaphore = RedisSemaphore(Redis.from_url(url), "s", count=10)
+    semaphore = RedisSemaphore(connect(url), "s", count=10)
     async with semaphore:
         pass
     _kept.append(semaphore)
     return semaphore, semaphore._homes.get().membership.station
 
 
-async def wire(url: str) -> AsyncRound:
+async def wire(url: str) -> Round:
     """Two PINGs over our connection."""
     _, pool = await _pool(url)
     connection, ping = pool._link._wire, pack("PING")
@@ -38,10 +37,10 @@ async def wire(url: str) -> AsyncRound:
         await connection.call(ping, PATIENCE)
         await connection.call(ping, PATIENCE)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def scripts(url: str) -> AsyncRound:
+async def scripts(url: str) -> Round:
     """The two scripts over our connection."""
     _, pool = await _pool(url)
     connection, calls = pool._link._wire, pool._backend._scripts
@@ -52,10 +51,10 @@ async def scripts(url: str) -> AsyncRound:
         token = Token.parse(await connection.call(request.packed(), PATIENCE))
         await connection.call(calls.release(token, owner, 0).packed(), PATIENCE)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def link(url: str) -> AsyncRound:
+async def link(url: str) -> Round:
     """The two scripts with whatever it takes to have one effect each."""
     _, pool = await _pool(url)
     backend = pool._backend
@@ -65,10 +64,10 @@ async def link(url: str) -> AsyncRound:
         token = await backend.acquire(owner, TERMS, 0, default_identifier(), deadline)
         await backend.release(token, owner, 0, deadline)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def pool(url: str) -> AsyncRound:
+async def pool(url: str) -> Round:
     """Grants that are renewed until they are given back."""
     semaphore, station = await _pool(url)
 
@@ -77,21 +76,21 @@ async def pool(url: str) -> AsyncRound:
         grant = await station.acquire(new_owner(), semaphore, None, now, now + PATIENCE)
         await station.release(grant)
 
-    return repeated_async(once)
+    return repeated(once)
 
 
-async def semaphore(url: str) -> AsyncRound:
+async def semaphore(url: str) -> Round:
     """All of it: what users call."""
     whole, _ = await _pool(url)
 
     async def once() -> None:
         await (await whole.acquire()).release()
 
-    return repeated_async(once)
+    return repeated(once)
 
 
 if __name__ == "__main__":
-    serve_async({
+    serve({
         "wire": wire,
         "scripts": scripts,
         "link": link,
