@@ -12,8 +12,9 @@ from rounds.sync import Round, serve
 from redsync.sync import Router, Timer, Timers
 
 
-def drain(url: str) -> Round:
-    """Timers that are due already, and a worker that begins then."""
+def drain(url: str, concurrency: str = "") -> Round:
+    """Timers that are due already, and a worker that begins then, with the usual size or this."""
+    size = int(concurrency) if concurrency else None
     client = Redis.from_url(url)
 
     def round_(number: int) -> Answer:
@@ -34,7 +35,7 @@ def drain(url: str) -> Round:
         setter.set_timers(Timer("t", str(n), n, timedelta(0)) for n in range(number))
         setter.close()
         clock = Clock()
-        with Timers(redis_client=client, routers=[router]):
+        with Timers(redis_client=client, routers=[router], concurrency=size):
             done.wait()
             return clock.answer(number)
 

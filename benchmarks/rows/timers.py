@@ -46,12 +46,13 @@ def lateness(bench: Bench) -> Sequence[Figure]:
 def drain(bench: Bench) -> Sequence[Figure]:
     """Row 9: timers that are due already, one worker, a handler that does nothing."""
     sheet = Sheet(9)
-    tasks, threads = (
-        Case("redsync", "timers_aio", "drain"),
+    tasks = Case("redsync", "timers_aio", "drain")
+    threads = (
         Case("redsync, threads", "timers_threads", "drain"),
+        Case("redsync, 32 threads", "timers_threads", "drain", ("32",)),
     )
     for where in bench.everywhere(loops=("asyncio", "uvloop")):
-        cases = [tasks, threads] if where.loop == "asyncio" else [tasks]
+        cases = [tasks, *threads] if where.loop == "asyncio" else [tasks]
         for number in (2_000,) if bench.quick else (20_000, 100_000):
             _drained(
                 sheet,
