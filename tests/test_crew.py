@@ -103,11 +103,24 @@ def test_a_thread_without_a_job_ends_and_another_one_comes_for_the_next(
         assert crew._threads == 0 and not crew._idle and not crew._sent
 
 
-def test_a_thread_that_is_sent_while_it_gives_up_goes_to_its_job(make_crew: MakeCrew) -> None:
-    crew = make_crew(2)
-    gate = threading.Lock()  # open: it has been sent, and is not among the idle any more
-    assert not crew._gives_up(gate)
-    assert gate.locked()
+def test_a_thread_that_is_sent_while_it_gives_up_goes_to_its_job(
+    make_crew: MakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever sends it has taken its gate, and has not opened it yet: it may never do so.
+    monkeypatch.setattr(module, "_IDLE", 0.2)
+    crew = make_crew(1)
+    done: list[int] = []
+    crew.start(lambda: done.append(1))
+    eventually(lambda: crew._idle)
+    with crew._mutex:
+        gate = crew._idle.pop()
+        crew._sent = True
+        crew._jobs.append(lambda: done.append(2))
+    eventually(lambda: done == [1, 2])
+    gate.release()  # too late
+    crew.start(lambda: done.append(3))
+    eventually(lambda: done == [1, 2, 3])
+    assert crew._threads == 1
 
 
 def test_threads_may_come_and_go_while_jobs_come(

@@ -114,10 +114,10 @@ class Crew:
             raise
 
     def _work(self) -> None:
-        gate = Lock()
-        gate.acquire()
         sent = True
         while True:
+            # A gate of its own for each sleep: whoever was to open it may have been interrupted.
+            gate = Lock()
             with self._mutex:
                 if sent:
                     self._sent = False
@@ -126,6 +126,7 @@ class Crew:
                     if self._dismissed:
                         self._threads -= 1
                         return
+                    gate.acquire()
                     self._idle.append(gate)
             if job is not None:
                 with contextlib.suppress(RuntimeError):  # no more threads: this one comes back
@@ -139,14 +140,13 @@ class Crew:
                 return
 
     def _gives_up(self, gate: Lock) -> bool:
-        """Whether a thread that has slept for long may end."""
+        """Whether a thread that has slept for long may end: not if it is being sent."""
         with self._mutex:
-            if gate in self._idle:
-                self._idle.remove(gate)
-                self._threads -= 1
-                return True
-        gate.acquire()  # it was sent at the last moment
-        return False
+            if gate not in self._idle:
+                return False
+            self._idle.remove(gate)
+            self._threads -= 1
+            return True
 
 
 def is_cancellable(function: Callable[..., Any]) -> bool:
