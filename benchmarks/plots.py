@@ -31,7 +31,7 @@ def draw(folder: Path, figures: Sequence[Figure]) -> list[str]:
     measures = dict.fromkeys((each.row, each.measure) for each in figures)
     for row, measure in measures:
         mine = [each for each in figures if (each.row, each.measure) == (row, measure)]
-        if row > 2 and len({each.subject for each in mine}) > 2:
+        if row > 2 and len({each.subject for each in mine}) > 2 and "samples" not in measure:
             names.append(_bars(folder, row, measure, mine))
     _draw_summary(folder, figures)
     return names

@@ -19,7 +19,7 @@ FIGURES: Final = "figures.json"
 TITLES: Final[Mapping[int, str]] = {
     1: "Acquire and release, one task, nobody else",
     2: "Acquire and release, one thread, nobody else",
-    3: "1,000 tasks of one process on 10 permits",
+    3: "1,000 tasks of one process, or 300, on 10 permits",
     4: "4 processes of 250 tasks, and 200 threads, on 10 permits",
     5: "Hand-over between two processes",
     6: "Fairness: 4 processes of 50 tasks on 10 permits, each held for 3 ms",

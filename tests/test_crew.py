@@ -145,31 +145,85 @@ def test_what_was_started_before_a_dismissal_is_done(make_crew: MakeCrew) -> Non
     assert done == [0, 1, 2]
 
 
-def test_without_another_thread_a_job_is_refused_or_done_by_those_there_are(
-    make_crew: MakeCrew, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crew = make_crew(5)
-    hired = itertools.count(1)
-    attempts: list[int] = []
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_job_that_raises_costs_no_thread(make_crew: MakeCrew) -> None:
+    crew = make_crew(1)
+    done: list[int] = []
 
-    def make_one(*arguments: Any) -> object:
-        attempts.append(next(hired))
-        if len(attempts) > 1:
+    def fail() -> None:
+        raise SystemExit
+
+    for number in range(3):
+        crew.start(fail)
+        crew.start(lambda number=number: done.append(number))  # type: ignore[misc]
+    eventually(lambda: done == [0, 1, 2])
+
+
+class NoMoreThreads:
+    """So many can be made, and then none; called each time when one cannot."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.attempts = 0
+        self.missed: Callable[[], None] = lambda: None
+        self._most = most
+        monkeypatch.setattr(module, "Worker", self)
+
+    def __call__(self, *arguments: Any) -> object:
+        self.attempts += 1
+        if self.attempts > self._most:
+            self.missed()
             raise RuntimeError("can't start new thread")
         return Worker(*arguments)
 
-    monkeypatch.setattr(module, "Worker", make_one)
-    first, second, done = threading.Event(), threading.Event(), list[int]()
-    crew._jobs.append(waiting(first))
-    crew.start(waiting(second))
-    # The first one's thread could not send another one.
-    eventually(lambda: len(attempts) == 2 and not crew._sent)
-    with pytest.raises(RuntimeError):
-        crew.start(lambda: done.append(1))
-    assert crew._threads == 1
-    first.set()
-    eventually(lambda: len(crew._jobs) == 1)
-    second.set()
-    eventually(lambda: done == [1])
+
+def test_without_any_thread_a_job_is_refused(
+    make_crew: MakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = make_crew(5)
+    NoMoreThreads(monkeypatch, most=0)
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            crew.start(lambda: None)
+    assert crew._threads == 0
+
+
+def test_with_too_few_threads_those_there_are_do_all_jobs(
+    make_crew: MakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = make_crew(5)
+    there_are = NoMoreThreads(monkeypatch, most=1)
+    gates = [threading.Event() for _ in range(3)]
+    crew._jobs.append(waiting(gates[0]))
+    crew.start(waiting(gates[1]))  # the first one's thread cannot send another
+    eventually(lambda: there_are.attempts == 2 and not crew._sent)
+    crew.start(waiting(gates[2]))  # nor can this one
+    assert there_are.attempts == 3 and crew._threads == 1
+    for left, gate in zip((2, 1, 0), gates, strict=True):
+        eventually(lambda left=left: len(crew._jobs) == left)  # type: ignore[misc]
+        gate.set()
+    eventually(lambda: len(crew._idle) == 1)
     monkeypatch.undo()
     meet(crew, 5)
+
+
+def test_a_thread_that_has_gone_to_sleep_while_no_other_could_be_made_is_sent(
+    make_crew: MakeCrew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crew = make_crew(3)
+    there_are = NoMoreThreads(monkeypatch, most=2)
+    gates = [threading.Event() for _ in range(2)]
+    for gate in gates:
+        crew.start(waiting(gate))
+    eventually(lambda: not crew._jobs and not crew._sent)
+    done: list[int] = []
+
+    def missed() -> None:
+        gates[1].set()
+        eventually(lambda: done == [3] and len(crew._idle) == 1)
+        crew.start(lambda: done.append(4))  # it relies on the thread that is being made
+        assert done == [3]
+
+    there_are.missed = missed
+    crew.start(lambda: done.append(3))
+    eventually(lambda: done == [3, 4], timeout=5)
+    gates[0].set()

@@ -14,7 +14,7 @@ from redis import exceptions
 from redsync._async import runner
 from redsync._async.schedule import Schedule
 from redsync._runtime.aio import Crew
-from redsync.aio import RedisTimersError, Router, Timer, TimerRun
+from redsync.aio import RedisTimersError, Router, Timer, TimerRun, Timers
 from redsync.cli.server import Server
 
 from ..support.aio import Redis, connect, disconnect, eventually, sleep, spawn
@@ -130,6 +130,52 @@ async def test_the_room_of_what_has_ended_is_used_though_another_run_began_late(
         await record.written(2, timeout=8)  # a worker that is not told looks after 12 s
         gate.open.set()
         await emptied(timers)
+
+
+async def test_what_has_ended_is_told_and_its_room_used_though_another_run_does_not_begin(
+    make_timers: MakeTimers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when there can be no more threads.
+    start = Crew.start
+
+    def start_notes(crew: Crew, job: Any) -> None:
+        if job.args[1].claimed.topic == "notes":
+            start(crew, job)
+
+    record, gate = Record(), Gate()
+    timers = make_timers(record.router, gate.router, concurrency=2)
+    await timers.set_timers([Timer("notes", "1", 1, NOW), Timer("gate", "2", 2, NOW)])
+    monkeypatch.setattr(Crew, "start", start_notes)
+    running = spawn(timers.run_forever)
+    await record.written(1)
+    await timers.set_timer("notes", "3", 3, NOW)
+    await record.written(2, timeout=8)  # a worker that is not told looks after 12 s
+    await eventually(lambda: only_left(timers, "gate--2"))
+    assert not await timers.stop(0.1)
+    await running.result(5)
+
+
+async def only_left(timers: Timers, name: str) -> bool:
+    names, _ = await timers.fetch_all_timers()
+    return names == [name]
+
+
+async def test_a_worker_with_room_that_has_begun_a_run_does_not_ask_again(
+    make_timers: MakeTimers, far: Redis, proxy: FaultProxy
+) -> None:
+    gate = Gate()
+    near = make_timers(gate.router)
+    async with make_timers(gate.router, connected=far, concurrency=5):
+        await eventually(lambda: proxy.sent("BLPOP") >= 1)
+        await sleep(0.3)
+        before = proxy.sent("EVALSHA")
+        await near.set_timer("gate", "1", 1, NOW)
+        await eventually(lambda: gate.entered == 1)
+        await sleep(0.3)
+        assert proxy.sent("EVALSHA") == before + 1
+        gate.open.set()
+        await emptied(near)
+    assert gate.entered == 1
 
 
 async def test_a_run_that_does_not_begin_does_not_hold_up_the_end_of_the_worker(

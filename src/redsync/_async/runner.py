@@ -27,6 +27,9 @@ _ERROR_LENGTH: Final = 2000
 _WINDING_UP: Final = 1.0
 """Seconds for what was cancelled to end."""
 
+_STALLED: Final = 0.1
+"""Seconds after which a run that has not begun keeps what has ended from being told no longer."""
+
 _TROUBLE: Final = Backoff(0.05, maximum=2.0, jitter=0.2)
 
 
@@ -82,6 +85,8 @@ class Runner:
         self._running: set[Lease] = set()
         self._unstarted: set[Lease] = set()
         """Those of them that a thread or the event loop is about to begin."""
+        self._untold = False
+        """Whether some have ended, and those that are about to begin have to tell."""
         self._inside: set[object] = set()
         """The tasks or threads that are a part of this."""
         self._stopping = False
@@ -201,7 +206,16 @@ class Runner:
         self._adoption.look(self._schedule, turn.unindexed, self._duties)
         if len(self._running) < self._size:
             self._watch()
-        await self._news.wait(alarm - monotonic())
+        await self._wait_for_news(alarm - monotonic())
+
+    async def _wait_for_news(self, seconds: float) -> None:
+        end = monotonic() + seconds
+        if self._unstarted:
+            told = await self._news.wait(min(seconds, _STALLED))
+            # If there can be no more threads, they may take long to begin, and nobody tells.
+            if told or self._unstarted:
+                return
+        await self._news.wait(end - monotonic())
 
     def _wait(self, turn: Turn) -> int:
         """How long there is nothing to look for."""
@@ -241,7 +255,7 @@ class Runner:
             else:
                 self._give_back(turn.claimed)
             if self._running:
-                await self._news.wait(SLICE / 1e6)
+                await self._wait_for_news(SLICE / 1e6)
             elif not self._schedule.unreported:
                 return
 
@@ -362,18 +376,21 @@ class Runner:
             _log.warning("redsync: %s; again in %.3f s", what, delay, exc_info=error)
         return _outcome(claimed, "again", after=int(delay * 1e6))
 
-    def _begun(self, lease: Lease) -> None:
-        # Whoever has ended before has left it to this one to tell.
-        self._unstarted.discard(lease)
-        if not self._unstarted and len(self._running) < self._size:
-            self._news.set()
-
     def _end(self, lease: Lease, outcome: Outcome | None) -> None:
-        self._running.discard(lease)
-        self._unstarted.discard(lease)
+        # In this order: whoever sees that there is room sees the outcome too.
         self._schedule.finish(lease, outcome)
-        # While others are about to begin, they may end as soon: then one turn is for all of them.
-        if not self._unstarted:
+        self._running.discard(lease)
+        self._untold = True
+        self._begun(lease)
+
+    def _begun(self, lease: Lease) -> None:
+        """Tell of those that have ended, unless others are about to begin: they may end as soon,
+        and then one turn is for all of them.
+        """
+        self._unstarted.discard(lease)
+        # Of two threads, one that ends here and one that begins, either sees what the other did.
+        if self._untold and not self._unstarted:
+            self._untold = False
             self._news.set()
 
     def _cancel(self) -> bool:

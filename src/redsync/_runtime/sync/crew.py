@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 from collections import deque
@@ -50,7 +49,8 @@ class Crew:
         """Have a job done.
 
         Raises:
-            RuntimeError: There can be no thread for it at the moment.
+            RuntimeError: There is no thread, and there can be none at the moment. If there are
+                some, but not enough, the job waits for one of them.
         """
         self._jobs.append(job)
         self._send()
@@ -107,13 +107,26 @@ class Crew:
             return
         try:
             Worker(self._work, self._name)
-        except BaseException:
+        except BaseException as error:
             with self._mutex:
                 self._threads -= 1
                 self._sent = False
-            raise
+                rescued = isinstance(error, Exception) and self._threads > 0
+            if not rescued:
+                raise
+            if self._idle:  # since it was looked for
+                self._send()
 
     def _work(self) -> None:
+        try:
+            self._serve()
+        except BaseException:
+            with self._mutex:
+                self._threads -= 1
+            self._send()  # somebody else has to do the next one
+            raise
+
+    def _serve(self) -> None:
         sent = True
         while True:
             # A gate of its own for each sleep: whoever was to open it may have been interrupted.
@@ -129,8 +142,7 @@ class Crew:
                     gate.acquire()
                     self._idle.append(gate)
             if job is not None:
-                with contextlib.suppress(RuntimeError):  # no more threads: this one comes back
-                    self._send()
+                self._send()
                 job()
                 del job  # it refers to the payload
                 sent = False
