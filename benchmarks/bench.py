@@ -104,6 +104,8 @@ def meter_of(admin: redis.Redis) -> Mapping[str, float]:
     """What the server has done so far: its main thread, its commands but for this one.
 
     "requests" are reads from connections, which may bring several commands; this one is one.
+    "usec" is the time of all commands, and counts what a script calls once more; "scripts" is the
+    time of scripts with all that they call.
     """
     info: dict[str, Any] = admin.info("everything")
     commands = {name: each for name, each in info.items() if name.startswith("cmdstat_")}
@@ -113,4 +115,5 @@ def meter_of(admin: redis.Redis) -> Mapping[str, float]:
         "requests": info["total_reads_processed"],
         "commands": sum(each["calls"] for each in commands.values()),
         "usec": sum(each["usec"] for each in commands.values()),
+        "scripts": commands.get("cmdstat_evalsha", {"usec": 0})["usec"],
     }

@@ -58,7 +58,7 @@ _SUMMARY: Final = (
     (2, _PINGS, "one core", "the same, one thread"),
     (3, "acquire + release", "", "1,000 tasks on 10 permits: acquire + release"),
     (4, "4 processes of 250 tasks", "", "4 processes of 250 tasks"),
-    (4, "200 threads", "", "200 threads"),
+    (4, "200 threads", "", "200 threads on 10 permits; a lock has one"),
     (5, "tasks: median", "", "from a release to a waiter of another process"),
     (8, "99th percentile", "", "1,000 timers at random instants: 99th percentile of lateness"),
     (8, "the earliest", "", "and the earliest of them"),
@@ -114,9 +114,9 @@ def _page(
 ) -> str:
     lines = ["# Benchmarks", ""]
     lines += ["Written by `nox -s bench`; docs/performance.md says what the figures mean."]
-    lines += ["The median of the rounds, and the least and the greatest of them in brackets. All"]
-    lines += ["programs of a table have taken turns on one server. A target is in bold if it was"]
-    lines += ["reached, and crossed out if not.", ""]
+    lines += ["The median of the rounds, and the least and the greatest of them in brackets. What"]
+    lines += ["is compared in ratios has taken turns on one server, but for few and many timers in"]
+    lines += ["row 10. A target is in bold if it was reached, and crossed out if not.", ""]
     lines += [f"* {name}: {what}" for name, what in surroundings.items()]
     for row, group in groupby(sorted(figures, key=lambda each: each.row), lambda each: each.row):
         lines += ["", f"## {row}. {TITLES[row]}", ""]

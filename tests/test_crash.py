@@ -187,6 +187,8 @@ def test_killed_while_it_waits_and_its_connection_takes_a_token_all_the_same(
 def test_killed_with_a_permit_that_is_not_known_to_be_claimed(
     play: Callable[..., None], point: Point
 ) -> None:
+    overtaken: list[Kind] = []
+
     def scene(scene: Scene) -> None:
         waiting = scene.await_turn()
         fault = scene.hold(point)
@@ -194,11 +196,22 @@ def test_killed_with_a_permit_that_is_not_known_to_be_claimed(
         belief = waiting.result()
         assert belief["held"]
         eventually(lambda: fault.fired)
-        claimed = [belief["fence"]] if point[1] == "reply" else []
-        eventually(lambda: scene.status() == (0, claimed), timeout=0.5)
+        free, held = scene.status()
+        assert free == 0
+        assert held in ([], [belief["fence"]]) if point[1] == "reply" else held == []
+        if point[1] == "reply" and not held:
+            overtaken.append(scene.kind)
         scene.kill(scene.victim.ask("look", key=scene.name))
 
-    play(scene, point[0], ttl=2)
+    for _ in range(5):
+        play(scene, point[0], ttl=2)
+        if not overtaken:
+            return
+        # The answer was that of a transaction which was not executed, as somebody else's came in
+        # between. Whoever executes none at all fails each time.
+        assert point[0] is OPTIMISTIC
+        overtaken.clear()
+    pytest.fail("it has never claimed the permit")
 
 
 @STRATEGIES

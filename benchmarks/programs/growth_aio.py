@@ -41,9 +41,9 @@ async def names(url: str, number: str) -> Round:
     return repeated(once)
 
 
-async def spread(url: str, number: str) -> Round:
-    """As many semaphores all over a cluster, each of them acquired and released by one task."""
-    client = RedisCluster.from_url(url)
+async def spread(url: str, number: str, where: str) -> Round:
+    """As many semaphores, on a node or all over a cluster, each used by one task."""
+    client = (RedisCluster if where == "cluster" else Redis).from_url(url)
     semaphores = [RedisSemaphore(client, f"{n}", count=COUNT) for n in range(int(number))]
 
     async def once(semaphore: RedisSemaphore) -> None:

@@ -61,16 +61,16 @@ def server(bench: Bench) -> Sequence[Figure]:
         ):
             cases = (Case(LISTS, program, "lists"), Case("redsync", program, "redsync"))
             results = bench.compare(where, cases, rounds, seconds=seconds)
-            cpu, script = of_each(results, server_cpu), of_each(results, _usec)
+            cpu = of_each(results, server_cpu)
             against = ratios(cpu["redsync"], cpu[LISTS])
             sheet.add(where, "redsync", f"{kind}: CPU against {LISTS}", against, most=most)
-            against = ratios(script["redsync"], script[LISTS])
+            against = ratios(_usec(results["redsync"], "scripts"), _usec(results[LISTS], "usec"))
             sheet.add(where, "redsync", f"{kind}: commandstats against {LISTS}", against)
     return sheet.figures
 
 
-def _usec(answers: Sequence[Answer]) -> float:
-    return float(answers[0]["server"]["usec"] / answers[0]["operations"])
+def _usec(rounds: Sequence[Sequence[Answer]], kind: str) -> list[float]:
+    return [answers[0]["server"][kind] / answers[0]["operations"] for answers in rounds]
 
 
 LAYERS = (

@@ -25,6 +25,8 @@ PERMITS = (1, 10, 100, 1_000)
 NAMES = (1, 10, 100, 1_000)
 TASKS = (20, 200, 2_000, 10_000)
 PROCESSES = (1, 2, 4, 8)
+SPREAD = "300"
+"""How many names, each with a task."""
 
 
 def growth(bench: Bench) -> Sequence[Figure]:
@@ -58,9 +60,9 @@ def growth(bench: Bench) -> Sequence[Figure]:
 def capacity(bench: Bench) -> Sequence[Figure]:
     """Row 15: what the main threads of a server, and of a cluster's masters, spend on each."""
     sheet = Sheet(15)
-    where = Where(bench.pythons[-1])
+    where = Where(bench.pythons[-1], "tcp")
     rounds, seconds = (1, 0.5) if bench.quick else (10, 2.0)
-    case = Case("one node", "pipelined_aio", "redsync")
+    case = Case("one node", "growth_aio", "spread", (SPREAD, "node"))
     results = bench.compare(where, [case], rounds, seconds=seconds)
     _spent(sheet, where, case.name, of_each(results, _server)[case.name], 1)
     if bench.quick:
@@ -84,7 +86,7 @@ def _spent(sheet: Sheet, where: Where, name: str, micros: Sequence[float], maste
 
 def _on_cluster(bench: Bench, where: Where, rounds: int, seconds: float) -> list[list[float]]:
     """Microseconds of each master for each acquire and release, in each round."""
-    case = Case(OWN, "growth_aio", "spread", ("300",))
+    case = Case(OWN, "growth_aio", "spread", (SPREAD, "cluster"))
     bench.tell(f"{where}: a cluster")
     options: dict[str, Any] = CLIENT
     with Cluster() as cluster, ExitStack() as stack:

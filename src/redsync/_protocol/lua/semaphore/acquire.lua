@@ -21,7 +21,7 @@ local function grant(token)
   local now = time[1] * 1000 + math.floor(time[2] / 1000)
   call('HSET', KEYS[3], 's' .. slot,
     fence .. ' ' .. ARGV[1] .. ' ' .. ARGV[2] .. ' ' .. now .. ' ' .. ARGV[5])
-  -- The first lease re-creates the key, without a time to live.
+  -- The key may be a new one, without a time to live; to ask whether it is takes as long.
   if call('ZADD', KEYS[2], now + ARGV[2], slot) == 1 then
     call('PEXPIRE', KEYS[2], m[2])
   end
