@@ -22,10 +22,17 @@ def strategy(request: pytest.FixtureRequest) -> SemaphoreInitStrategy:
     return chosen
 
 
+START = """
+import faulthandler, runpy
+faulthandler.dump_traceback_later(130, exit=True)
+runpy.run_module("tests.support.{}", run_name="__main__", alter_sys=True)
+"""
+
+
 def run(module: str, *arguments: str) -> None:
-    """Run a program of tests/support in a process of its own."""
+    """Run a program of tests/support in a process of its own; one that hangs tells where."""
     done = subprocess.run(
-        [sys.executable, "-m", f"tests.support.{module}", *arguments],
+        [sys.executable, "-c", START.format(module), *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
