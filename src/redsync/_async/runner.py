@@ -110,8 +110,7 @@ class Runner:
         self._schedule.news = self._news
         self._inside.add(current())
         try:
-            while not self._stopping:
-                await self._round()
+            await self._work()
             await self._finish()
             await self._adoption.end()
         except BaseException:
@@ -185,6 +184,10 @@ class Runner:
         self._news.set()
 
     # Turns
+
+    async def _work(self) -> None:
+        while not self._stopping:
+            await self._round()
 
     async def _round(self) -> None:
         """One turn, and the wait for something to do."""

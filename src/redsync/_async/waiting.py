@@ -324,5 +324,5 @@ class Queue(Generic[P]):
 
     def _fail_all(self, error: Exception) -> None:
         with self._host.mutex:
-            while self._waiting:
+            for _ in range(len(self._waiting)):
                 self.pop().fail(error)
