@@ -6,11 +6,9 @@ from collections.abc import AsyncIterator
 from functools import partial
 from inspect import iscoroutinefunction
 from time import monotonic
-from typing import Any
 
 import pytest
 
-from redsync._protocol.semaphore import Return
 from redsync.aio import RedisSemaphore, RedisSemaphoreTimeoutError, SemaphoreInitStrategy
 from redsync.cli.server import Server
 
@@ -256,16 +254,3 @@ async def test_waiting_again_and_again_needs_no_new_connection(
         await far.close()
         await eventually(lambda: proxy.connections == 0)
         await disconnect(connected)
-
-
-async def test_a_claim_does_not_ask_for_what_is_on_its_way_elsewhere(make: Make) -> None:
-    semaphore = make(count=1)
-    permit = await semaphore.acquire(5)
-    pool: Any = semaphore._homes.get().membership.station
-    with pool.mutex:
-        pool._claims.append(permit._grant)
-        pool._return(Return.all_of("somebody:1"))  # whose request may not have arrived yet
-        claim = pool.claim()
-    if claim is not None:  # transactions have none
-        assert claim._returns == []
-    await permit.release()

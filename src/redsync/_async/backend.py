@@ -45,14 +45,7 @@ class Backend(Protocol):
     ) -> Tended:
         """Renew, give back and reap; with a lead, raise fences so far above the server's clock."""
 
-    def claim(
-        self,
-        terms: Terms,
-        known: Facts,
-        seats: Sequence[Seat],
-        returns: Sequence[Return],
-        seen: int,
-    ) -> Command | None:
+    def claim(self, terms: Terms, known: Facts, seats: Sequence[Seat], seen: int) -> Command | None:
         """A tend to be sent on the connection that popped the tokens, if it is one command."""
 
     async def resize(

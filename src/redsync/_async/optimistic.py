@@ -173,14 +173,7 @@ class Optimistic:
         tended = change(draft, left)
         return await self._transact(change, seen, deadline) if draft.commands else tended
 
-    def claim(
-        self,
-        terms: Terms,
-        known: Facts,
-        seats: Sequence[Seat],
-        returns: Sequence[Return],
-        seen: int,
-    ) -> Command | None:
+    def claim(self, terms: Terms, known: Facts, seats: Sequence[Seat], seen: int) -> Command | None:
         return None  # a transaction takes several round trips: it has no place before a wait
 
     async def resize(

@@ -17,7 +17,6 @@ from .._protocol.owner import new_owner
 from .._protocol.resp import Reply
 from .._protocol.scripts import Command
 from .._protocol.semaphore import (
-    NOBODY,
     Contents,
     Empty,
     Facts,
@@ -381,20 +380,20 @@ class Pool(Station[PermitWaiter]):
         return bool(self._claims)
 
     def claim(self) -> _Claim | None:
-        """The lease for what was handed out, and what is to be given back meanwhile."""
+        """The lease for what was handed out.
+
+        What is to be given back is not sent along: nearly always a release is on its way with it.
+        """
         grants = [grant for grant in self._claims if grant.held]
         self._claims = []
         if not grants or self._facts is None:
             return None
-        # Whatever a request was granted is asked for where the request was sent: here it might be
-        # asked for before the request arrives.
-        returns = [each for each in self._returns if each.slot != NOBODY]
         seats = [grant.seat() for grant in grants]
-        command = self._backend.claim(self._terms, self._facts, seats, returns, self._seen)
+        command = self._backend.claim(self._terms, self._facts, seats, self._seen)
         if command is None:
             self._hurry()
             return None
-        return _Claim(self, command, grants, returns)
+        return _Claim(self, command, grants)
 
     def _grace(self) -> float:
         assert self._facts is not None, "nobody waits before the semaphore is known"
@@ -509,18 +508,15 @@ class Pool(Station[PermitWaiter]):
 class _Claim:
     """A tend on its way along the connection that waits."""
 
-    def __init__(
-        self, pool: Pool, command: Command, grants: list[Grant], returns: list[Return]
-    ) -> None:
+    def __init__(self, pool: Pool, command: Command, grants: list[Grant]) -> None:
         self.command = command
         self._pool = pool
         self._grants = grants
-        self._returns = returns
         self._sent = monotonic()
 
     def answered(self, reply: Reply) -> None:
         if isinstance(reply, list):
-            self._pool._apply(parse_tended(reply), self._grants, self._returns, self._sent)
+            self._pool._apply(parse_tended(reply), self._grants, [], self._sent)
         else:
             self.failed()  # say, a server that does not know the script yet
 

@@ -66,16 +66,9 @@ class Scripted:
         request = self._scripts.tend(terms, known, seats, returns, seen=seen, lead=lead)
         return parse_tended(await self._link.run(request, deadline))
 
-    def claim(
-        self,
-        terms: Terms,
-        known: Facts,
-        seats: Sequence[Seat],
-        returns: Sequence[Return],
-        seen: int,
-    ) -> Command | None:
+    def claim(self, terms: Terms, known: Facts, seats: Sequence[Seat], seen: int) -> Command | None:
         # It does not reap, which would keep the next wait from beginning.
-        return self._scripts.tend(terms, known, seats, returns, seen=seen, reap=False)
+        return self._scripts.tend(terms, known, seats, (), seen=seen, reap=False)
 
     async def resize(
         self, terms: Terms, count: int, version: int, seen: int, deadline: float
