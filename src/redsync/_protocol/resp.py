@@ -49,14 +49,14 @@ def pack_arguments(arguments: tuple[Argument, ...]) -> bytes:
         else:
             data = argument if isinstance(argument, bytes) else b"%d" % argument
         length = len(data)
-        add(_LENGTHS[length] if length < 64 else b"$%d\r\n" % length)
+        add(_LENGTHS[length] if length < 64 else b"$%d" % length)
         add(data)
-        add(b"\r\n")
-    return b"".join(parts)
+    add(b"")
+    return b"\r\n".join(parts)
 
 
 # Formatting a number takes as long as all the rest.
-_LENGTHS: Final = [b"$%d\r\n" % length for length in range(64)]
+_LENGTHS: Final = [b"$%d" % length for length in range(64)]
 
 
 def microseconds(reply: Reply) -> int:
