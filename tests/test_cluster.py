@@ -19,8 +19,8 @@ from redis.exceptions import RedisError, ResponseError
 
 from redsync import Router, SemaphoreInitStrategy, Timer, aio, sync
 from redsync._protocol.keys import SemaphoreKeys
-from redsync._runtime.aio import connections as aio_connections
-from redsync._runtime.sync import connections as sync_connections
+from redsync._runtime.aio import network as aio_network
+from redsync._runtime.sync import network as sync_network
 
 from ._sync.helpers import renewed
 from .support.cluster import Cluster
@@ -206,13 +206,13 @@ def test_another_node_is_none_that_may_hang_if_there_is_one(cluster: Cluster) ->
     async def of_tasks(suspects: set[tuple[str, int] | None]) -> object:
         client = AsyncRedisCluster(host="127.0.0.1", port=cluster.port)
         await client.initialize()
-        found = await aio_connections.Network(client).another(here, suspects)
+        found = await aio_network.Network(client).another(here, suspects)
         await finish(client)
         return found and found.address
 
     def of_threads(suspects: set[tuple[str, int] | None]) -> object:
         with RedisCluster(host="127.0.0.1", port=cluster.port) as client:
-            found = sync_connections.Network(client).another(here, suspects)
+            found = sync_network.Network(client).another(here, suspects)
         return found and found.address
 
     addresses: list[tuple[str, int] | None] = [("127.0.0.1", node.port) for node in cluster.nodes]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError, TimeoutError
 
-from redsync._runtime.aio import connections as of_tasks
-from redsync._runtime.sync import connections as of_threads
+from redsync._runtime.aio import network as of_tasks
+from redsync._runtime.sync import network as of_threads
 
 THERE = ("there", 26379)
 

@@ -9,14 +9,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from redsync._runtime.sync import Line
+from redsync._runtime.sync import Line, Wire, connections
 from redsync.cli.server import Server
 from redsync.sync import (
     Permit,
@@ -290,6 +290,60 @@ def test_whoever_uses_a_connection_that_another_thread_closes_lets_go_of_it(use:
             with pytest.raises((ConnectionError, RedisTimeoutError)):
                 using.line.receive(0.01)
         assert using.fileno() == -1
+
+
+class Replaced(socket.socket):
+    """As of a library that switches between greenlets, and would never come back from a system call
+    that waits.
+    """
+
+    def recv(self, *arguments: Any) -> bytes:
+        return super().recv(*arguments)
+
+
+@pytest.mark.parametrize("kind", [socket.socket, Replaced])
+def test_only_a_socket_of_the_system_waits_by_itself(kind: type[socket.socket]) -> None:
+    end, other = socket.socketpair()
+    with other, kind(fileno=end.detach()) as using:
+        line = Line(Opened(using))
+        assert using.gettimeout() == (None if kind is socket.socket else 1.0)
+        with pytest.raises(RedisTimeoutError):
+            line.receive(0.01)
+        line._wait_at_most(1e-9)  # less than the system can count would be for ever
+        with pytest.raises((TimeoutError, BlockingIOError)):
+            using.recv(1)
+        other.send(b"+OK\r\n")
+        assert line.receive(10) == b"OK"
+
+
+@pytest.mark.parametrize("kind", [socket.socket, Replaced])
+def test_what_nobody_reads_cuts_the_connection(
+    kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STALLED", 0.3)
+    monkeypatch.setattr(connections, "_SLICE", 0.1)
+    end, other = socket.socketpair()
+    with other, kind(fileno=end.detach()) as using:
+        line = Line(Opened(using))
+        with pytest.raises(ConnectionError, match=r"nothing can be sent for 0\.3 s"):
+            line.send(bytes(10_000_000))
+        assert using.fileno() == -1
+
+
+def test_whoever_has_its_reply_leaves_the_lead_to_the_next_one() -> None:
+    end, server = socket.socketpair()
+    with server, end:
+        server.settimeout(5)
+        wire = Wire(Opened(end))
+        first = spawn(lambda: wire.call(b"first", 10))
+        assert server.recv(100) == b"first"
+        second = spawn(lambda: wire.call(b"second", 10))
+        eventually(lambda: len(wire._unsent) == 1)
+        server.send(b"+one\r\n")
+        assert first.result(10) == b"one"
+        assert server.recv(100) == b"second"
+        server.send(b"+two\r\n")
+        assert second.result(10) == b"two"
 
 
 def test_threads_that_take_turns_at_once_find_their_own_permits(

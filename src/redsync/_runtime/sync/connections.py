@@ -2,50 +2,45 @@
 
 from __future__ import annotations
 
+import _socket
 import builtins
 import contextlib
-import random
+import os
 import socket
+import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Container, Sequence
-from functools import partial
-from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from redis import Redis, RedisCluster
-from redis.backoff import NoBackoff
-from redis.client import Pipeline
-from redis.exceptions import ConnectionError, RedisClusterException, RedisError, TimeoutError
-from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError
+from redis.exceptions import ConnectionError, TimeoutError
 
-from ..._arguments import refused_client
-from ..._protocol.keys import slot_of
 from ..._protocol.resp import Parser, Reply
-from ..options import SENTINEL, STALLED, line_options, one_by_one, without_clients
-from .concurrency import Lock, Mutex, Promise
-from .forking import unforked
-
-S = TypeVar("S", bound="_Stream")
-T = TypeVar("T")
-
-Client: TypeAlias = Redis | RedisCluster
-"""What users hand in."""
+from ..options import STALLED
+from .concurrency import Lock
 
 _CHUNK = 65536
 _SLICE = 1.0
+_LATE = (builtins.TimeoutError, BlockingIOError)
+"""What a socket raises that could not do in time what it was to do."""
 
 
-class _Stream:
+class Stream:
     """A connection that redis-py has opened and introduced, and we have taken over."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket: socket.socket = connection._sock
-        self._slice = _SLICE
+        # Only if it is the system's that waits: not in TLS, nor under a library that puts others in
+        # its place.
+        self._bare = os.name == "posix" and type(self._socket).recv is _socket.socket.recv
+        if self._bare:
+            self._socket.settimeout(None)
+            self._limit(socket.SO_SNDTIMEO, _SLICE)
+        self._slice = 0.0
         """For how long the socket waits at a time: each change is a system call."""
-        self._socket.settimeout(_SLICE)
+        self._wait_at_most(_SLICE)
         self._parser = Parser()
         self._arrived: deque[Reply] = deque()
         self._using = threading.Lock()
@@ -91,7 +86,7 @@ class _Stream:
                 while True:
                     try:
                         sent = self._socket.send(packed)
-                    except builtins.TimeoutError:
+                    except _LATE:
                         sent = 0
                     if sent == len(packed):
                         break
@@ -105,6 +100,20 @@ class _Stream:
             if self.failure is not None:
                 self._dispose()  # closed meanwhile, by a thread that left the descriptor to us
 
+    def _wait_at_most(self, seconds: float) -> None:
+        """Have whoever reads wait for so long at a time."""
+        self._slice = seconds
+        if self._bare:
+            # With a timeout of Python's a poll() comes before each call, and the thread lets go of
+            # the interpreter once more.
+            self._limit(socket.SO_RCVTIMEO, seconds)
+        else:
+            self._socket.settimeout(seconds)
+
+    def _limit(self, option: int, seconds: float) -> None:
+        whole, rest = divmod(max(1, int(seconds * 1e6)), 1_000_000)
+        self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
+
     def _read(self, deadline: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
         while not self._arrived:
@@ -115,13 +124,12 @@ class _Stream:
                 with self._using:
                     self._check()
                     if remaining < _SLICE or self._slice < _SLICE:
-                        self._slice = min(remaining, _SLICE)
-                        self._socket.settimeout(self._slice)
+                        self._wait_at_most(min(remaining, _SLICE))
                     data = self._socket.recv(_CHUNK)
                 if not data:
                     raise OSError("closed by the server")
                 self._arrived.extend(self._parser.feed(data))
-            except builtins.TimeoutError:
+            except _LATE:
                 continue
             except BaseException as error:
                 self._fail(error)
@@ -138,7 +146,7 @@ class _Stream:
         raise error
 
 
-class Line(_Stream):
+class Line(Stream):
     """A connection for one user at a time, who reads what comes in order."""
 
     def send(self, packed: bytes) -> None:
@@ -173,7 +181,7 @@ class _Exchange:
             self.gate.release()
 
 
-class Wire(_Stream):
+class Wire(Stream):
     """A connection that any number of callers share: what they ask for is sent together.
 
     Flat combining: the first caller leads. It sends what has gathered, reads replies for everybody
@@ -308,176 +316,3 @@ class Wire(_Stream):
                 exchange.wake()
             self._unanswered.clear()
             self._unsent = []
-
-
-class _Errand(Generic[T]):
-    """A call of redis-py that knows no deadline, in a thread of its own.
-
-    If it takes too long it goes on by itself, and whoever comes next waits for the same one.
-    """
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._mutex = Mutex()
-        self._promise: Promise[T] | None = None
-
-    def result(self, timeout: float) -> T:
-        """What it comes to, if that is in time."""
-        with self._mutex:
-            promise = self._promise
-            if promise is None or promise.wait(0):
-                promise = Promise()
-                work = threading.Thread(target=self._run, args=(promise,), daemon=True)
-                work.name = "redsync-looking"
-                work.start()
-                # Only now: an interrupt before leaves nothing that others would wait for in vain.
-                self._promise = promise
-        if not promise.wait(max(0.0, timeout)):
-            raise TimeoutError("nobody has told in time where the server is")
-        return promise.result()
-
-    def _run(self, promise: Promise[T]) -> None:
-        try:
-            with unforked():
-                value = self._call()
-        except BaseException as error:
-            promise.fail(error)
-        else:
-            promise.resolve(value)
-
-
-class Sentinels:
-    """Those who know where the master is."""
-
-    def __init__(self, pool: Any) -> None:
-        managers = one_by_one(pool.sentinel_manager)
-        self._errands: list[_Errand[tuple[str, int]]] = [
-            _Errand(partial(each.discover_master, pool.service_name)) for each in managers
-        ]
-
-    def master(self, timeout: float) -> tuple[str, int]:
-        """Where it is, according to the one that answered last time, or else to the next one."""
-        end = time.monotonic() + timeout
-        trouble: Exception = TimeoutError("no sentinel has told in time where the master is")
-        for each in list(self._errands):
-            try:
-                host, port = each.result(min(SENTINEL, end - time.monotonic()))
-            except MasterNotFoundError as error:
-                trouble = without_clients(error)
-                continue
-            except (RedisError, OSError) as error:
-                trouble = error
-                continue
-            self._errands = [each, *(other for other in self._errands if other is not each)]
-            return host, int(port)
-        raise trouble
-
-
-class Node:
-    """Where connections go: the class and the arguments of one of the client's own."""
-
-    def __init__(
-        self,
-        address: tuple[str, int] | None,
-        kind: Any,
-        options: dict[str, Any],
-        sentinels: Sentinels | None = None,
-    ) -> None:
-        self._sentinels = sentinels
-        self.address = address
-        self._kind = kind
-        self._options = options
-
-    def open(self, kind: type[S], timeout: float) -> S:
-        """A new connection: with Sentinel, to whom it says is the master now."""
-        end = time.monotonic() + timeout
-        master = self._sentinels.master(timeout) if self._sentinels is not None else None
-        timeout = end - time.monotonic()
-        retry = Retry(NoBackoff(), 0)
-        with unforked():
-            connection = self._kind(**line_options(self._options, max(0.05, timeout), retry))
-            if master is None:
-                connection.connect()
-            else:
-                connection.connect_to(master)
-        return kind(connection)
-
-
-def checked_client(client: object) -> Client:
-    """What users hand in as `redis_client`, if it is one."""
-    if isinstance(client, (Redis, RedisCluster)) and not isinstance(client, Pipeline):
-        return client
-    raise refused_client(client, "redis", "redsync.aio")
-
-
-class Network:
-    """The nodes that a client knows."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client  # a strong reference: Sentinel's connections hold their pool weakly
-        self.clustered = isinstance(client, RedisCluster)
-        """Whether keys are spread over nodes."""
-        pool: Any = getattr(client, "connection_pool", None)
-        self._sentinels = Sentinels(pool) if getattr(pool, "is_master", False) else None
-        self._map = _Errand(self._look)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether Sentinel knows who is the master."""
-        return self._sentinels is not None
-
-    def node_of(self, key: bytes, timeout: float) -> Node:
-        """The node that has the key, as far as the client knows."""
-        client = self._client
-        if not isinstance(client, RedisCluster):
-            pool = client.connection_pool
-            return Node(None, pool.connection_class, pool.connection_kwargs, self._sentinels)
-        try:
-            node = client.nodes_manager.get_node_from_slot(slot_of(key))
-        except RedisClusterException as error:
-            raise ConnectionError(str(error)) from error
-        pool = client.get_redis_connection(node).connection_pool
-        return Node((node.host, int(node.port)), pool.connection_class, pool.connection_kwargs)
-
-    def node_at(self, address: tuple[str, int]) -> Node:
-        """The node with this address, which a redirection has named."""
-        assert isinstance(self._client, RedisCluster)
-        client: Any = self._client
-        known = client.get_nodes()
-        pool = client.get_redis_connection(known[0]).connection_pool
-        options = {**pool.connection_kwargs, "host": address[0], "port": address[1]}
-        return Node(address, pool.connection_class, options)
-
-    def another(
-        self, node: Node | None, suspects: Container[tuple[str, int] | None]
-    ) -> Node | None:
-        """Any other node than this one, and than those that may hang, if there are enough; None if
-        none is known, or if one is none to begin with.
-        """
-        client: Any = self._client
-        here = node and node.address
-        known = [(each.host, int(each.port)) for each in client.get_nodes()]
-        others = [each for each in known if each != here]
-        if node is None or not others:
-            return None
-        sound = [each for each in others if each not in suspects]
-        return self.node_at(random.choice(sound or others))
-
-    def master(self, timeout: float) -> tuple[str, int] | None:
-        """Whom Sentinel calls the master; None if nobody can tell."""
-        try:
-            return self._sentinels.master(timeout) if self._sentinels is not None else None
-        except (RedisError, OSError):
-            return None
-
-    def refresh(self, timeout: float) -> None:
-        """Ask the cluster again who has what."""
-        if isinstance(self._client, RedisCluster):
-            try:
-                self._map.result(timeout)
-            except RedisClusterException as error:  # not a RedisError
-                raise ConnectionError(str(error)) from error
-
-    def _look(self) -> None:
-        assert isinstance(self._client, RedisCluster)
-        self._client.nodes_manager.initialize()
