@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import secrets
+import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from redis import Redis
@@ -292,42 +294,35 @@ def test_whoever_uses_a_connection_that_another_thread_closes_lets_go_of_it(use:
         assert using.fileno() == -1
 
 
-class Replaced(socket.socket):
-    """As of a library that switches between greenlets, and would never come back from a system call
-    that waits.
-    """
-
-    def recv(self, *arguments: Any) -> bytes:
-        return super().recv(*arguments)
-
-
-@pytest.mark.parametrize("kind", [socket.socket, Replaced])
-def test_only_a_socket_of_the_system_waits_by_itself(kind: type[socket.socket]) -> None:
-    end, other = socket.socketpair()
-    with other, kind(fileno=end.detach()) as using:
-        line = Line(Opened(using))
-        assert using.gettimeout() == (None if kind is socket.socket else 1.0)
-        with pytest.raises(RedisTimeoutError):
-            line.receive(0.01)
-        line._wait_at_most(1e-9)  # less than the system can count would be for ever
-        with pytest.raises((TimeoutError, BlockingIOError)):
-            using.recv(1)
-        other.send(b"+OK\r\n")
-        assert line.receive(10) == b"OK"
-
-
-@pytest.mark.parametrize("kind", [socket.socket, Replaced])
-def test_what_nobody_reads_cuts_the_connection(
-    kind: type[socket.socket], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_reads_cuts_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "STALLED", 0.3)
     monkeypatch.setattr(connections, "_SLICE", 0.1)
     end, other = socket.socketpair()
-    with other, kind(fileno=end.detach()) as using:
-        line = Line(Opened(using))
+    with other, end:
+        line = Line(Opened(end))
         with pytest.raises(ConnectionError, match=r"nothing can be sent for 0\.3 s"):
             line.send(bytes(10_000_000))
-        assert using.fileno() == -1
+        assert end.fileno() == -1
+
+
+def test_signals_that_are_handled_do_not_make_a_wait_longer() -> None:
+    end, other = socket.socketpair()
+    over, stops = threading.Event(), time.monotonic() + 5
+
+    def disturb() -> None:
+        while not over.wait(0.02) and time.monotonic() < stops:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    disturbing = spawn(disturb)
+    try:
+        with other, end, pytest.raises(RedisTimeoutError):
+            Line(Opened(end)).receive(0.2)
+        assert time.monotonic() < stops, "it waited until there were no more signals"
+    finally:
+        over.set()
+        disturbing.result(10)
+        signal.signal(signal.SIGUSR1, before)
 
 
 def test_whoever_has_its_reply_leaves_the_lead_to_the_next_one() -> None:

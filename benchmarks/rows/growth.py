@@ -25,6 +25,7 @@ PERMITS = (1, 10, 100, 1_000)
 NAMES = (1, 10, 100, 1_000)
 TASKS = (20, 200, 2_000, 10_000)
 PROCESSES = (1, 2, 4, 8)
+_ONE = {"permits": "permit", "names": "name", "processes": "process"}
 SPREAD = "300"
 """How many names, each with a task."""
 
@@ -36,7 +37,7 @@ def growth(bench: Bench) -> Sequence[Figure]:
     rounds, seconds = (1, 0.05) if bench.quick else (10, 0.3)
     for what, numbers in (("permits", PERMITS), ("names", NAMES)):
         some = numbers[::3] if bench.quick else numbers
-        cases = [Case(f"{n:,} {what}", "growth_aio", what, (str(n),)) for n in some]
+        cases = [Case(_so_many(n, what), "growth_aio", what, (str(n),)) for n in some]
         results = bench.compare(where, cases, rounds, seconds=seconds)
         for name, values in of_each(results, _time).items():
             sheet.add(where, name, "one task: acquire + release", values, "µs")
@@ -52,7 +53,7 @@ def growth(bench: Bench) -> Sequence[Figure]:
         case = replace(PROCESS[0], processes=number)
         results = bench.compare(where, [case], rounds, tasks=100, seconds=seconds)
         rates = of_each(results, rate)[OWN]
-        name = f"{number:,} processes of 100 tasks"
+        name = f"{_so_many(number, 'processes')} of 100 tasks"
         sheet.add(where, name, "10 permits: acquire + release", rates, "/s")
     return sheet.figures
 
@@ -74,6 +75,10 @@ def capacity(bench: Bench) -> Sequence[Figure]:
     what = "the busiest master's share of it"
     sheet.add(where, name, what, shares, "")
     return sheet.figures
+
+
+def _so_many(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number != 1 else f"1 {_ONE[what]}"
 
 
 def _spent(sheet: Sheet, where: Where, name: str, micros: Sequence[float], masters: int) -> None:

@@ -198,6 +198,19 @@ async def test_out_of_memory_permits_are_kept_and_given_back(
     await recovers(semaphore)
 
 
+async def test_out_of_memory_what_there_are_too_many_of_is_given_back(
+    server: Server, make: Make
+) -> None:
+    semaphore = make(count=2, permit_ttl=3)
+    kept, surplus = sorted(await take(semaphore, 2), key=lambda permit: permit.slot)
+    await semaphore.resize(1)
+    configure(server, "maxmemory", 1)
+    await surplus.release()
+    configure(server, "maxmemory", 0)
+    await kept.release()
+    await recovers(semaphore)
+
+
 async def test_out_of_memory_an_acquisition_works_or_says_why(server: Server, make: Make) -> None:
     semaphore = make(count=2, permit_ttl=2)
     newcomer = make(called="newcomer", count=2, permit_ttl=2)

@@ -263,12 +263,12 @@ class Pool(Station[PermitWaiter]):
 
     async def release(self, grant: Grant) -> None:
         """End a permit here, then on the server; if that fails, in the background."""
-        with self.mutex:
-            if not grant.release():
-                return
-            handback = grant.handback()
-            self._returns[handback] = monotonic()
         try:
+            with self.mutex:
+                if not grant.release():
+                    return
+                handback = grant.handback()
+                self._returns[handback] = monotonic()
             deadline = monotonic() + PATIENCE
             with self._explained:
                 await self._backend.release(grant.token, grant.owner, self._seen, deadline)
@@ -382,7 +382,8 @@ class Pool(Station[PermitWaiter]):
     def claim(self) -> _Claim | None:
         """The lease for what was handed out.
 
-        What is to be given back is not sent along: nearly always a release is on its way with it.
+        What is to be given back is not sent along: nearly always a release is on its way with it,
+        and the watchdog sends the rest.
         """
         grants = [grant for grant in self._claims if grant.held]
         self._claims = []

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import _socket
 import builtins
 import contextlib
-import os
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -22,8 +19,6 @@ from .concurrency import Lock
 
 _CHUNK = 65536
 _SLICE = 1.0
-_LATE = (builtins.TimeoutError, BlockingIOError)
-"""What a socket raises that could not do in time what it was to do."""
 
 
 class Stream:
@@ -32,15 +27,10 @@ class Stream:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
         self._socket: socket.socket = connection._sock
-        # Only if it is the system's that waits: not in TLS, nor under a library that puts others in
-        # its place.
-        self._bare = os.name == "posix" and type(self._socket).recv is _socket.socket.recv
-        if self._bare:
-            self._socket.settimeout(None)
-            self._limit(socket.SO_SNDTIMEO, _SLICE)
-        self._slice = 0.0
+        self._slice = _SLICE
         """For how long the socket waits at a time: each change is a system call."""
-        self._wait_at_most(_SLICE)
+        # Not SO_RCVTIMEO: after each signal that a handler returns from, it would begin anew.
+        self._socket.settimeout(_SLICE)
         self._parser = Parser()
         self._arrived: deque[Reply] = deque()
         self._using = threading.Lock()
@@ -86,7 +76,7 @@ class Stream:
                 while True:
                     try:
                         sent = self._socket.send(packed)
-                    except _LATE:
+                    except builtins.TimeoutError:
                         sent = 0
                     if sent == len(packed):
                         break
@@ -100,20 +90,6 @@ class Stream:
             if self.failure is not None:
                 self._dispose()  # closed meanwhile, by a thread that left the descriptor to us
 
-    def _wait_at_most(self, seconds: float) -> None:
-        """Have whoever reads wait for so long at a time."""
-        self._slice = seconds
-        if self._bare:
-            # With a timeout of Python's a poll() comes before each call, and the thread lets go of
-            # the interpreter once more.
-            self._limit(socket.SO_RCVTIMEO, seconds)
-        else:
-            self._socket.settimeout(seconds)
-
-    def _limit(self, option: int, seconds: float) -> None:
-        whole, rest = divmod(max(1, int(seconds * 1e6)), 1_000_000)
-        self._socket.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", whole, rest))
-
     def _read(self, deadline: float) -> Reply:
         """The next reply. A timeout leaves it to come later, for the next call."""
         while not self._arrived:
@@ -124,12 +100,13 @@ class Stream:
                 with self._using:
                     self._check()
                     if remaining < _SLICE or self._slice < _SLICE:
-                        self._wait_at_most(min(remaining, _SLICE))
+                        self._slice = min(remaining, _SLICE)
+                        self._socket.settimeout(self._slice)
                     data = self._socket.recv(_CHUNK)
                 if not data:
                     raise OSError("closed by the server")
                 self._arrived.extend(self._parser.feed(data))
-            except _LATE:
+            except builtins.TimeoutError:
                 continue
             except BaseException as error:
                 self._fail(error)
