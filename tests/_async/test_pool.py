@@ -317,7 +317,7 @@ async def test_a_claim_that_was_not_answered_is_made_by_the_watchdog(reply: Repl
     assert scene.pool.due() == 0.0
 
 
-async def test_a_claim_takes_nothing_back_along_and_leaves_that_to_whoever_does() -> None:
+async def test_what_is_to_be_given_back_still_is_after_a_claim() -> None:
     scene = Scene()
     grant = await scene.acquire()
     scene.pool._return(Return.all_of("me:9"))
